@@ -1,0 +1,150 @@
+"""The seam: the few coarse operations that NumPy and the GPU each do their own way.
+
+Everything above this file is written once. Every operation has one contract test
+(``tests/contracts``) which all backends pass, compared with an oracle that imports
+nothing from gpuseg. Random numbers are drawn on the host, above the seam, so that
+all backends start alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans
+
+
+class Backend(Protocol):
+    """What an engine must be able to do.
+
+    Arrays named `X` have shape (n_samples, n_features), float32, C order, finite, and
+    live where the backend lives. ``xp`` is the array library of that place.
+    """
+
+    name: str
+    xp: ModuleType
+
+    def frame(self, table: pa.Table) -> Any:
+        """Return the table as an eager frame that narwhals can drive."""
+
+    def row_order(self, frame: Any) -> Array:
+        """Return an order of the rows that depends on their content alone.
+
+        Returns
+        -------
+        order : host array of shape (n_samples,), int64
+            A permutation that sorts the rows by a hash of their values, so that it looks
+            random. Equal rows are adjacent.
+        """
+
+    def matrix(self, frame: Any) -> Array:
+        """Return numeric columns as one array of shape (n, d), float32, C order."""
+
+    def to_host(self, array: Array) -> Any:
+        """Return the array as a NumPy array."""
+
+    def from_host(self, array: Any) -> Array:
+        """Return the NumPy array as an array of this backend."""
+
+    def covariance(self, X: Array) -> tuple[Array, Array]:
+        """Return mean (d,) and population covariance (d, d), float64, on the host."""
+
+    def project(self, X: Array, mean: Any, components: Any) -> Array:
+        """Return ``(X - mean) @ components.T`` as float32.
+
+        The result of a row does not depend on which other rows are in `X`.
+        """
+
+    def lloyd(
+        self,
+        X: Array,
+        starts: Sequence[Any],
+        *,
+        max_iter: int,
+        tol: float,
+        progress: Progress,
+    ) -> list[KMeansFit]:
+        """Run Lloyd's iterations from each start, all runs together.
+
+        Parameters
+        ----------
+        starts
+            Host arrays of shape (k, d), float32, one for each run; k may differ.
+        tol
+            A run stops when its squared centroid shift, summed over centroids, is at most
+            `tol` times the mean variance of the features, or when no label changes.
+
+        Notes
+        -----
+        An empty cluster takes the row that is farthest from its centroid. Labels are
+        those of the returned centroids. Results do not depend on the number of threads.
+        """
+
+    def assign(self, X: Array, centroids: Any, *, progress: Progress) -> Assignment:
+        """Find the nearest and second nearest centroid of every row.
+
+        The result of a row does not depend on which other rows are in `X`.
+        """
+
+    def distance_sums(
+        self,
+        X: Array,
+        labels: Array,
+        n_clusters: Sequence[int],
+        *,
+        rows: Array | None,
+        progress: Progress,
+    ) -> Array:
+        """Sum each row's Euclidean distances to every cluster of every k, in one pass.
+
+        Parameters
+        ----------
+        labels : Array of shape (m, n_samples), int32
+            Labels of m segmentations, each in ``[0, n_clusters[i])``.
+        rows : Array of shape (r,), int64, or None for all rows
+            Rows whose sums are wanted; the sums still run over all rows.
+
+        Returns
+        -------
+        sums : Array of shape (r, sum(n_clusters)), float64
+            The columns of segmentation i follow those of i - 1.
+        """
+
+    def forest(
+        self,
+        X: Array,
+        labels: Array,
+        n_clusters: int,
+        *,
+        n_trees: int,
+        max_depth: int,
+        max_rows: int,
+        random_state: int,
+        progress: Progress,
+    ) -> Forest:
+        """Fit a random forest that predicts the labels; rows beyond `max_rows` are left out."""
+
+    def shap_means(
+        self,
+        forest: Forest,
+        X: Array,
+        labels: Array,
+        column_of: Any,
+        n_columns: int,
+        *,
+        rows: Array | None,
+        progress: Progress,
+    ) -> ShapMeans:
+        """Reduce path-dependent TreeSHAP values to means per cluster and original column.
+
+        Parameters
+        ----------
+        column_of : host array of shape (n_encoded,), int32
+            Original column of each encoded feature. The SHAP value of a column is the sum
+            over its encoded features, taken row by row before the absolute value.
+        rows : Array of shape (r,), int64, or None for all rows
+            Rows to explain, stratified by cluster.
+        """

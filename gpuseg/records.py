@@ -1,0 +1,256 @@
+"""What travels from room to room.
+
+Every record is frozen: a room takes one and returns the next, and nothing changes
+behind anyone's back. Arrays may live on the host (NumPy) or on the device (CuPy);
+tables that leave the house are always Arrow tables on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+#: A NumPy or a CuPy array; which one is the backend's business.
+Array = Any
+
+#: Called with the finished fraction of a stage, from 0.0 to 1.0, on the caller's thread.
+Progress = Callable[[float], None]
+
+
+def no_progress(_fraction: float) -> None:
+    """Report to nobody."""
+
+
+# -- tables ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it was read: every column, unchanged.
+
+    Parameters
+    ----------
+    name
+        How the user called it (``db.table`` or a path), without credentials.
+    arrow
+        The rows. Column names are unique.
+    notes
+        What the reader decided (separator, encoding, …), one sentence each.
+    """
+
+    name: str
+    arrow: pa.Table
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return int(self.arrow.num_rows)
+
+
+# -- features ----------------------------------------------------------------
+
+
+class ColumnDecision(NamedTuple):
+    """One row of the ``columns`` table: what became of a column, and why."""
+
+    column: str
+    role: str  # numeric | categorical | datetime | boolean | id | text | constant | empty | …
+    decision: str  # kept | dropped
+    reason: str
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """The table as numbers.
+
+    Parameters
+    ----------
+    X
+        Array of shape (n_samples, n_features), float32, C order, finite. What is
+        clustered: scaled, and projected when there were too many columns.
+    encoded
+        Array of shape (n_samples, n_encoded), float32, C order, finite. The same rows
+        before any projection; the very same object as `X` when nothing was projected.
+    encoded_names
+        Length n_encoded, e.g. ``age`` or ``city = Rome``.
+    columns
+        The original columns that carry features, in table order.
+    column_of
+        Array of shape (n_encoded,), int32: index into `columns` of each encoded feature.
+    decisions
+        One for every column of the input table, in its order.
+    order
+        Host array of shape (n_samples,), int64: row i of `X` is row ``order[i]`` of the
+        table. Rows are put in an order that depends on their content alone, so that the
+        result does not depend on the order of the source; it looks random, so the first
+        m rows are a fair sample.
+    encoder
+        The fitted ``features.Encoder``; kept with the model.
+    warnings
+        Sentences for people.
+    """
+
+    X: Array
+    encoded: Array
+    encoded_names: tuple[str, ...]
+    columns: tuple[str, ...]
+    column_of: Array
+    decisions: tuple[ColumnDecision, ...]
+    order: Array
+    encoder: Any
+    warnings: tuple[str, ...] = ()
+
+
+# -- clustering --------------------------------------------------------------
+
+
+class KMeansFit(NamedTuple):
+    """One finished k-means run.
+
+    `labels` are those of the nearest of `centroids` for every row.
+    """
+
+    centroids: Array  # (n_clusters, n_features) float32
+    labels: Array  # (n_samples,) int32
+    inertia: float  # sum of squared distances to the nearest centroid, float64
+    n_iter: int
+
+
+class Assignment(NamedTuple):
+    """Nearest and second nearest centroid of each row (ties to the smaller index)."""
+
+    labels: Array  # (n_samples,) int32
+    sq_distances: Array  # (n_samples,) float32, squared Euclidean, to the nearest
+    second_labels: Array  # (n_samples,) int32; -1 when there is one centroid
+    second_sq_distances: Array  # (n_samples,) float32; inf when there is one centroid
+
+
+@dataclass(frozen=True)
+class KScore:
+    """How good the segmentation into `n_clusters` is: one row of ``k scores``."""
+
+    n_clusters: int
+    silhouette: float
+    silhouette_stderr: float  # 0.0 when exact
+    method: str  # "exact" or "sampled (m of n rows)"
+    inertia: float
+    calinski_harabasz: float
+    davies_bouldin: float
+    min_cluster_share: float
+    stability: float  # mean adjusted Rand index of restarts against the best one
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """Every k that was tried."""
+
+    fits: Mapping[int, KMeansFit]
+    scores: Mapping[int, KScore]
+    #: silhouette of each scored row, for each k: (n_scored,) float32, host
+    samples: Mapping[int, Array]
+    #: rows of X that were scored, (n_scored,) int64, host; all of them when exact
+    scored_rows: Array
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The k that was chosen, and why, in words."""
+
+    n_clusters: int
+    fit: KMeansFit  # labels and centroids renumbered: 0 is the largest cluster
+    reason: str
+    warnings: tuple[str, ...] = ()
+
+
+# -- explanation -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TreeEnsemble:
+    """A random forest as flat arrays: what TreeSHAP needs and nothing else.
+
+    Nodes of all trees lie one after another; tree t owns nodes
+    ``offsets[t]:offsets[t + 1]`` and its root comes first. A row goes left when
+    ``x[feature] <= threshold``, both in float32.
+    """
+
+    offsets: Array  # (n_trees + 1,) int64
+    left: Array  # (n_nodes,) int32, absolute node number; -1 in leaves
+    right: Array  # (n_nodes,) int32
+    feature: Array  # (n_nodes,) int32; -1 in leaves
+    threshold: Array  # (n_nodes,) float32
+    weight: Array  # (n_nodes,) float64, training rows that reached the node
+    value: Array  # (n_nodes, n_classes) float64, class probabilities
+
+    @property
+    def n_trees(self) -> int:
+        """Number of trees."""
+        return len(self.offsets) - 1
+
+
+class Forest(NamedTuple):
+    """A forest fitted on cluster labels."""
+
+    trees: TreeEnsemble
+    importance: Array  # (n_encoded,) float64, Gini, sums to 1 (all 0 when no tree split)
+    oob_accuracy: float
+    n_fitted_rows: int
+
+
+class ShapMeans(NamedTuple):
+    """SHAP values reduced to means per cluster and original column."""
+
+    mean_abs: Array  # (n_clusters, n_columns) float64, over all explained rows
+    mean_abs_stderr: Array  # same shape; 0.0 when every row was explained
+    mean_signed: Array  # (n_clusters, n_columns) float64, over the cluster's own members
+    expected: Array  # (n_clusters,) float64, mean output of the forest
+    max_additivity_error: float  # max |sum of SHAP + expected - predicted probability|
+    n_explained_rows: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why each segment is what it is, as the contract's tables."""
+
+    feature_importance: pa.Table
+    shap_values: pa.Table
+    profiles: pa.Table
+    oob_accuracy: float
+    shap: ShapMeans
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+# -- the whole ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage of a run took."""
+
+    seconds: float
+    peak_bytes: int  # of the process, at the end of the stage
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The result of a run: what ``gpuseg.segment`` returns."""
+
+    table: pa.Table  # the input's columns plus cluster_id, in the input's row order
+    n_clusters: int
+    silhouette: float
+    reason: str
+    k_scores: pa.Table
+    columns: pa.Table
+    explanation: Explanation | None
+    model_name: str
+    backend: str
+    backend_reason: str
+    stages: Mapping[str, StageCost]
+    warnings: tuple[str, ...] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)
