@@ -1,0 +1,1 @@
+"""Why each segment is what it is: forest, SHAP, profiles."""

@@ -1,0 +1,1 @@
+"""The table as numbers: column roles, decisions with reasons, the fitted encoder."""

@@ -1,0 +1,1 @@
+"""The door: files and warehouses, in and out. Only this package knows systems."""
