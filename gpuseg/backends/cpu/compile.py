@@ -19,7 +19,7 @@ def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     Numba's cache key is the source file of the function itself. After a change in a
     function that is inlined from another file, delete ``__pycache__``.
     """
-    settings = {"nogil": True, "error_model": "numpy"} | options
+    settings: dict[str, Any] = {"nogil": True, "error_model": "numpy"} | options
 
     def compile_lazily(function: Callable[..., Any]) -> Any:
         try:
