@@ -1,0 +1,59 @@
+"""Scores beside the silhouette, from centroids and inertia alone: no second look at pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpuseg.records import Array, KMeansFit
+
+
+def cluster_sizes(xp: Any, labels: Array, n_clusters: int) -> np.ndarray:
+    """Return the number of rows of each cluster, (n_clusters,) int64, on the host."""
+    counts = xp.bincount(labels, minlength=n_clusters)
+    return np.asarray(counts.get() if hasattr(counts, "get") else counts, dtype=np.int64)
+
+
+def calinski_harabasz(fit: KMeansFit, sizes: np.ndarray, total_inertia: float) -> float:
+    """Ratio of the scatter between to the scatter within clusters; higher is better.
+
+    Parameters
+    ----------
+    fit
+        Its centroids are the means of their clusters.
+    sizes : array of shape (n_clusters,)
+    total_inertia
+        Sum of squared distances of all rows to the mean of all rows.
+
+    References
+    ----------
+    Caliński and Harabasz (1974), "A dendrite method for cluster analysis".
+    """
+    n_samples, n_clusters = int(sizes.sum()), len(sizes)
+    if fit.inertia <= 0 or n_samples <= n_clusters:
+        return 1.0  # scikit-learn's convention for clusters without extent
+    between = max(total_inertia - fit.inertia, 0.0)
+    return (between / (n_clusters - 1)) / (fit.inertia / (n_samples - n_clusters))
+
+
+def davies_bouldin(centroids: np.ndarray, mean_distances: np.ndarray) -> float:
+    """Mean over clusters of the worst ratio of extents to separation; lower is better.
+
+    Parameters
+    ----------
+    centroids : array of shape (n_clusters, n_features)
+    mean_distances : array of shape (n_clusters,)
+        Mean Euclidean distance of each cluster's rows to its centroid.
+
+    References
+    ----------
+    Davies and Bouldin (1979), "A cluster separation measure".
+    """
+    centroids = centroids.astype(np.float64)
+    separation = np.linalg.norm(centroids[:, None, :] - centroids[None, :, :], axis=2)
+    extents = mean_distances[:, None] + mean_distances[None, :]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(separation > 0, extents / separation, 0.0)
+    np.fill_diagonal(ratios, 0.0)
+    return float(ratios.max(axis=1).mean())

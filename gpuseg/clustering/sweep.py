@@ -1,0 +1,171 @@
+"""Try every k: fit, score, and keep what the choice needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gpuseg.backends.base import Backend
+from gpuseg.clustering.kmeans import KMeansSweepFit, count_distinct_rows, sweep_kmeans
+from gpuseg.clustering.scores import calinski_harabasz, cluster_sizes, davies_bouldin
+from gpuseg.clustering.silhouette import SilhouetteSweep, score_sweep
+from gpuseg.errors import DataError
+from gpuseg.records import Array, KScore, Progress, SweepResult, no_progress
+
+#: Work that one silhouette sweep may take, in multiply-adds over pairs of rows. A fixed
+#: number, not a time: whether a score is exact must not depend on the machine.
+EXACT_BUDGET = 6e11
+SAMPLED_BUDGET = 2e11
+
+#: What a pair costs besides its d multiply-adds (square root, sums), in multiply-adds.
+PAIR_OVERHEAD = 8
+
+#: A sampled cluster is judged on at least this many of its rows (all, if it has fewer).
+MIN_ROWS_PER_CLUSTER = 30
+
+#: Part of a sweep's progress that k-means is given; the rest goes to the silhouette.
+KMEANS_PART = 0.3
+
+
+def sweep(
+    backend: Backend,
+    X: Array,
+    k_values: Sequence[int],
+    *,
+    n_init: int,
+    random_state: int,
+    sample_size: int | None = None,
+    progress: Progress = no_progress,
+) -> SweepResult:
+    """Fit k-means for every k and score each with the mean Euclidean silhouette.
+
+    Parameters
+    ----------
+    X : Array of shape (n_samples, n_features), float32
+        Rows in content order, see `records.FeatureMatrix.order`.
+    k_values
+        Ascending. Those that the data cannot fill are left out, with a warning.
+    sample_size
+        Rows to score; ``None`` scores all of them while that is affordable.
+
+    Raises
+    ------
+    DataError
+        If the rows cannot make two clusters.
+    """
+    possible, warnings = possible_k_values(X, k_values)
+    fits = sweep_kmeans(
+        backend,
+        X,
+        possible,
+        n_init=n_init,
+        random_state=random_state,
+        progress=lambda fraction: progress(KMEANS_PART * fraction),
+    )
+    labels = {k: fits[k].fit.labels for k in possible}
+    rows = rows_to_score(backend, X, labels, sample_size)
+    silhouettes = score_sweep(
+        backend,
+        X,
+        labels,
+        rows=rows,
+        progress=lambda fraction: progress(KMEANS_PART + (1 - KMEANS_PART) * fraction),
+    )
+    n_samples = int(X.shape[0])
+    _mean, covariance = backend.covariance(X)
+    total_inertia = float(np.trace(covariance)) * n_samples
+    return SweepResult(
+        fits={k: fits[k].fit for k in possible},
+        scores={k: _score(backend, X, fits[k], silhouettes, k, total_inertia) for k in possible},
+        samples=silhouettes.samples,
+        scored_rows=np.arange(n_samples) if rows is None else rows,
+        warnings=warnings,
+    )
+
+
+def possible_k_values(X: Array, k_values: Sequence[int]) -> tuple[list[int], tuple[str, ...]]:
+    """Leave out every k that the rows cannot fill.
+
+    A segmentation needs at least two clusters, at most as many as there are different
+    rows, and fewer than there are rows (else every row is alone and nothing is said).
+
+    Raises
+    ------
+    DataError
+        If not even two clusters are possible.
+    """
+    n_samples = int(X.shape[0])
+    n_distinct = count_distinct_rows(X, at_most=max(k_values))
+    largest = min(n_distinct, n_samples - 1)
+    if largest < 2:
+        raise DataError(
+            f"the table has {n_samples:,} rows, of which {n_distinct:,} differ in the columns "
+            "that are used; two clusters need at least three rows, two of them different"
+        )
+    possible = [k for k in k_values if k <= largest]
+    if len(possible) == len(k_values):
+        return possible, ()
+    what = (
+        f"there are only {n_distinct:,} different rows"
+        if n_distinct < n_samples
+        else f"there are only {n_samples:,} rows"
+    )
+    possible = possible or [largest]
+    return possible, (f"{what}: the number of clusters was limited to {possible[-1]}",)
+
+
+def rows_to_score(
+    backend: Backend, X: Array, labels: Mapping[int, Array], sample_size: int | None
+) -> np.ndarray | None:
+    """Choose the rows whose silhouette is computed; ``None`` means all of them.
+
+    The rows of `X` look shuffled, so the first ones are a fair sample; rows of small
+    clusters are added until each cluster of each k has `MIN_ROWS_PER_CLUSTER`.
+    """
+    n_samples, n_features = X.shape
+    pair_cost = n_features + PAIR_OVERHEAD
+    if sample_size is None:
+        if n_samples * n_samples / 2 * pair_cost <= EXACT_BUDGET:
+            return None
+        sample_size = max(1000, int(SAMPLED_BUDGET / (n_samples * pair_cost)))
+    if sample_size >= n_samples:
+        return None
+    chosen = np.zeros(n_samples, dtype=bool)
+    chosen[:sample_size] = True
+    for k, of_k in labels.items():
+        host = backend.to_host(of_k)
+        for cluster in range(k):
+            members = np.flatnonzero(host == cluster)
+            chosen[members[:MIN_ROWS_PER_CLUSTER]] = True
+    return np.flatnonzero(chosen)
+
+
+def _score(
+    backend: Backend,
+    X: Array,
+    swept: KMeansSweepFit,
+    silhouettes: SilhouetteSweep,
+    k: int,
+    total_inertia: float,
+) -> KScore:
+    fit, n_samples = swept.fit, int(X.shape[0])
+    sizes = cluster_sizes(backend.xp, fit.labels, k)
+    centroids = backend.to_host(fit.centroids)
+    found = backend.assign(X, fit.centroids, progress=no_progress)
+    distances = np.sqrt(backend.to_host(found.sq_distances).astype(np.float64))
+    extents = np.bincount(backend.to_host(fit.labels), weights=distances, minlength=k) / sizes
+    n_scored = len(silhouettes.samples[k])
+    return KScore(
+        n_clusters=k,
+        silhouette=float(silhouettes.scores[k]),
+        silhouette_stderr=float(silhouettes.stderr[k]),
+        method="exact"
+        if n_scored == n_samples
+        else f"sampled ({n_scored:,} of {n_samples:,} rows)",
+        inertia=float(fit.inertia),
+        calinski_harabasz=calinski_harabasz(fit, sizes, total_inertia),
+        davies_bouldin=davies_bouldin(centroids, extents),
+        min_cluster_share=float(sizes.min() / n_samples),
+        stability=swept.stability,
+    )

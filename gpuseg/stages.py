@@ -1,0 +1,78 @@
+"""The stages of a run: their names, what they took, and who watches."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from gpuseg.records import Progress, StageCost
+
+log = logging.getLogger("gpuseg")
+
+
+class Observer(Protocol):
+    """Somebody who wants to see a run advance (the terminal, a notebook, nobody)."""
+
+    def started(self, stage: str) -> None:
+        """A stage begins."""
+
+    def progress(self, stage: str, fraction: float) -> None:
+        """A stage has finished this fraction of its work, 0.0 to 1.0."""
+
+    def finished(self, stage: str, cost: StageCost, detail: str) -> None:
+        """A stage is done; `detail` says in a few words what came out."""
+
+
+class Nobody:
+    """The observer that looks away."""
+
+    def started(self, stage: str) -> None:
+        """Do nothing."""
+
+    def progress(self, stage: str, fraction: float) -> None:
+        """Do nothing."""
+
+    def finished(self, stage: str, cost: StageCost, detail: str) -> None:
+        """Do nothing."""
+
+
+class Stage:
+    """One stage while it runs: its progress callback, and the words for its result."""
+
+    def __init__(self, report: Progress) -> None:
+        self.progress = report
+        self.detail = ""
+
+
+class Stages:
+    """Runs stages one after another and keeps what each one took."""
+
+    def __init__(self, observer: Observer | None = None) -> None:
+        self._observer: Observer = observer or Nobody()
+        self.costs: dict[str, StageCost] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Time a stage and tell the observer; an exception leaves no cost behind."""
+        self._observer.started(name)
+        stage = Stage(lambda fraction: self._observer.progress(name, fraction))
+        begin = time.perf_counter()
+        yield stage
+        cost = StageCost(seconds=time.perf_counter() - begin, peak_bytes=peak_bytes())
+        self.costs[name] = cost
+        self._observer.finished(name, cost, stage.detail)
+        log.info("%s: %s (%.2f s)", name, stage.detail, cost.seconds)
+
+
+def peak_bytes() -> int:
+    """Return the largest resident size of this process so far, in bytes; 0 if unknown."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
