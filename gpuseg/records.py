@@ -8,10 +8,11 @@ tables that leave the house are always Arrow tables on the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow as pa
+if TYPE_CHECKING:  # importing gpuseg must stay quick
+    import pyarrow as pa
 
 #: A NumPy or a CuPy array; which one is the backend's business.
 Array = Any
@@ -239,18 +240,36 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The result of a run: what ``gpuseg.segment`` returns."""
+    """The result of a run: what ``gpuseg.segment`` and ``gpuseg.assign`` return."""
 
     table: pa.Table  # the input's columns plus cluster_id, in the input's row order
+    labels: Array  # (n_rows,) int32, host, in the input's row order
     n_clusters: int
     silhouette: float
     reason: str
     k_scores: pa.Table
     columns: pa.Table
-    explanation: Explanation | None
-    model_name: str
+    explanation: Explanation | None  # None when rows were only placed
+    model: Any  # outputs.models.StoredModel; gpuseg.assign takes it
     backend: str
     backend_reason: str
     stages: Mapping[str, StageCost]
+    n_features: int
     warnings: tuple[str, ...] = ()
-    extras: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str | None = None  # None when nothing was kept on disk
+    run_dir: str | None = None
+    report: str | None = None
+    output_table: str | None = None
+    #: coordinates of a sample of rows on the first two principal axes, for the map
+    map_points: Array | None = None  # (m, 2) float32
+    map_labels: Array | None = None  # (m,) int32
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model."""
+        return str(self.model.name)
+
+    @property
+    def cluster_sizes(self) -> list[int]:
+        """Rows in each cluster, from cluster 0."""
+        return [int((self.labels == cluster).sum()) for cluster in range(self.n_clusters)]
