@@ -1,0 +1,157 @@
+"""The result of a run as tables: rows with their segment, scores, column decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpuseg.backends.base import Backend
+from gpuseg.errors import DataError
+from gpuseg.records import (
+    Choice,
+    ColumnDecision,
+    FeatureMatrix,
+    KScore,
+    Segmentation,
+    SweepResult,
+    Table,
+    no_progress,
+)
+
+CLUSTER_COLUMN = "cluster_id"
+
+#: What ``--row-scores`` adds, in this order.
+ROW_SCORE_COLUMNS = ("cluster_distance", "second_cluster_id", "cluster_margin", "silhouette")
+
+
+def check_names_are_free(table: Table, *, row_scores: bool) -> None:
+    """Refuse a table that already has a column of a name that the output adds.
+
+    Raises
+    ------
+    DataError
+        Names are compared without regard to case, as warehouses do.
+    """
+    added = {CLUSTER_COLUMN, *(ROW_SCORE_COLUMNS if row_scores else ())}
+    taken = [name for name in table.arrow.column_names if name.casefold() in added]
+    if taken:
+        raise DataError(
+            f"'{table.name}' already has a column '{taken[0]}', which the output adds; leave it "
+            "out or rename it (for example with --input-query), or segment the original table"
+        )
+
+
+def without_own_columns(table: Table) -> Table:
+    """Leave out the columns of an earlier run: for a table that is segmented in place."""
+    own = {CLUSTER_COLUMN, *ROW_SCORE_COLUMNS}
+    dropped = [name for name in table.arrow.column_names if name.casefold() in own]
+    if CLUSTER_COLUMN not in (name.casefold() for name in dropped):
+        return table  # never segmented before: columns of these names are the user's
+    note = f"columns of the earlier run are replaced: {', '.join(dropped)}"
+    return Table(table.name, table.arrow.drop_columns(dropped), (*table.notes, note))
+
+
+def in_table_order(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Undo the content order: element i of `values` belongs to table row ``order[i]``."""
+    result = np.empty_like(values)
+    result[order] = values
+    return result
+
+
+def output_table(table: Table, labels: np.ndarray, scores: Mapping[str, pa.Array]) -> pa.Table:
+    """Append ``cluster_id`` and the row scores to the unchanged input."""
+    result = table.arrow.append_column(CLUSTER_COLUMN, pa.array(labels, type=pa.int32()))
+    for name, values in scores.items():
+        result = result.append_column(name, values)
+    return result
+
+
+def row_score_columns(
+    backend: Backend,
+    features: FeatureMatrix,
+    choice: Choice,
+    sweep: SweepResult | None,
+) -> dict[str, pa.Array]:
+    """Compute what ``--row-scores`` adds.
+
+    Returns
+    -------
+    columns
+        ``cluster_distance`` to the own centroid and ``second_cluster_id``, the next
+        nearest one, in the scaled feature space; ``cluster_margin`` is
+        1 - distance / second distance: 0 on the border, 1 at the centroid (the simplified
+        silhouette); ``silhouette`` is null for rows that were not scored.
+    """
+    found = backend.assign(features.X, choice.fit.centroids, progress=no_progress)
+    own = np.sqrt(backend.to_host(found.sq_distances).astype(np.float64))
+    second = np.sqrt(backend.to_host(found.second_sq_distances).astype(np.float64))
+    margin = np.zeros_like(own)
+    np.divide(second - own, second, out=margin, where=second > 0)
+    silhouette = np.full(len(own), np.nan)
+    if sweep is not None:
+        silhouette[sweep.scored_rows] = sweep.samples[choice.n_clusters]
+
+    def column(values: np.ndarray) -> pa.Array:
+        return pa.array(in_table_order(values, features.order), from_pandas=True)
+
+    second_ids = backend.to_host(found.second_labels).astype(np.int32)
+    values = (column(own), column(second_ids), column(margin), column(silhouette))
+    return dict(zip(ROW_SCORE_COLUMNS, values, strict=True))
+
+
+def k_scores_table(scores: Iterable[KScore], chosen: int) -> pa.Table:
+    """Return the ``k scores`` table of the contract, ascending in k."""
+    rows = [
+        asdict(score) | {"chosen": score.n_clusters == chosen}
+        for score in sorted(scores, key=lambda score: score.n_clusters)
+    ]
+    return pa.Table.from_pylist(rows, schema=K_SCORES_SCHEMA)
+
+
+K_SCORES_SCHEMA = pa.schema(
+    [
+        ("n_clusters", pa.int32()),
+        ("silhouette", pa.float64()),
+        ("silhouette_stderr", pa.float64()),
+        ("method", pa.string()),
+        ("inertia", pa.float64()),
+        ("calinski_harabasz", pa.float64()),
+        ("davies_bouldin", pa.float64()),
+        ("min_cluster_share", pa.float64()),
+        ("stability", pa.float64()),
+        ("chosen", pa.bool_()),
+    ]
+)
+
+
+def columns_table(decisions: Iterable[ColumnDecision]) -> pa.Table:
+    """Return the ``columns`` table of the contract, in the order of the input."""
+    names = ColumnDecision._fields
+    schema = pa.schema([(name, pa.string()) for name in names])
+    return pa.Table.from_pylist([decision._asdict() for decision in decisions], schema=schema)
+
+
+def summary(result: Segmentation) -> dict[str, Any]:
+    """Return the JSON object that ``--json`` prints."""
+    return {
+        "model_name": result.model_name,
+        "run_id": result.run_id,
+        "run_dir": result.run_dir,
+        "report": result.report,
+        "backend": result.backend,
+        "backend_reason": result.backend_reason,
+        "n_rows": len(result.labels),
+        "n_features": result.n_features,
+        "n_clusters": result.n_clusters,
+        "silhouette": result.silhouette,
+        "reason": result.reason,
+        "k_scores": result.k_scores.to_pylist(),
+        "cluster_sizes": result.cluster_sizes,
+        "output_table": result.output_table,
+        "warnings": list(result.warnings),
+        "seconds": {name: round(cost.seconds, 4) for name, cost in result.stages.items()},
+    }
