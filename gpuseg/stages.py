@@ -20,8 +20,8 @@ class Observer(Protocol):
     def started(self, stage: str) -> None:
         """A stage begins."""
 
-    def progress(self, stage: str, fraction: float) -> None:
-        """A stage has finished this fraction of its work, 0.0 to 1.0."""
+    def progress(self, stage: str, fraction: float, n_rows: int | None) -> None:
+        """A stage has finished this fraction of its work, 0.0 to 1.0; None: rows unknown."""
 
     def finished(self, stage: str, cost: StageCost, detail: str) -> None:
         """A stage is done; `detail` says in a few words what came out."""
@@ -33,7 +33,7 @@ class Nobody:
     def started(self, stage: str) -> None:
         """Do nothing."""
 
-    def progress(self, stage: str, fraction: float) -> None:
+    def progress(self, stage: str, fraction: float, n_rows: int | None) -> None:
         """Do nothing."""
 
     def finished(self, stage: str, cost: StageCost, detail: str) -> None:
@@ -54,12 +54,13 @@ class Stages:
     def __init__(self, observer: Observer | None = None) -> None:
         self._observer: Observer = observer or Nobody()
         self.costs: dict[str, StageCost] = {}
+        self.n_rows: int | None = None  # known once the table is read; gives rates
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
         """Time a stage and tell the observer; an exception leaves no cost behind."""
         self._observer.started(name)
-        stage = Stage(lambda fraction: self._observer.progress(name, fraction))
+        stage = Stage(lambda fraction: self._observer.progress(name, fraction, self.n_rows))
         begin = time.perf_counter()
         yield stage
         cost = StageCost(seconds=time.perf_counter() - begin, peak_bytes=peak_bytes())

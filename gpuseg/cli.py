@@ -1,0 +1,325 @@
+"""The command line: parse, call, print, exit code. The only file that knows the terminal.
+
+stdout carries the result (a short table for people, or one JSON object with ``--json``
+and nothing else); stderr carries progress, warnings and errors.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from gpuseg import __version__
+from gpuseg.errors import GpusegError
+from gpuseg.settings import PARAMETERS, Settings, base_type, resolve
+
+if TYPE_CHECKING:
+    from gpuseg.records import Segmentation
+    from gpuseg.terminal import Watcher
+
+INTERRUPTED = 130
+
+CONFIG_HELP = "Read parameters from a YAML file, or from the notebook's task in a digdag .dig file."
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes cut long option names and swallow "[default: 2]"
+    help="Turn a table into segments, and say why each row is where it is.",
+)
+models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at stored models.")
+app.add_typer(models_app, name="models")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def main() -> None:
+    """Run the command line; the entry point of the ``gpuseg`` script."""
+    app()
+
+
+# -- how commands are made -----------------------------------------------------------
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Map every error to its exit code; tracebacks are shown with ``--debug`` only."""
+
+    def call(*, debug: bool = False, **options: Any) -> None:
+        level = logging.INFO if debug else logging.ERROR
+        logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
+        try:
+            command(**options)
+        except GpusegError as error:
+            _fail(str(error), error.exit_code, debug)
+        except KeyboardInterrupt:
+            _fail("interrupted; nothing was published", INTERRUPTED, debug)
+        except BrokenPipeError:
+            # whoever read our output (head, less) has left: no error of ours, but
+            # Python would complain once more when it closes stdout
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except MemoryError:
+            _fail("out of memory; `gpuseg plan` says what each stage needs", 4, debug)
+        except typer.Exit:
+            raise
+        except Exception as error:
+            _fail(
+                f"unexpected {type(error).__name__}: {error}\nThis is a bug in gpuseg; run it "
+                "again with --debug and report the traceback",
+                GpusegError.exit_code,
+                debug,
+            )
+
+    signature = inspect.signature(command, eval_str=True)
+    return _dressed(
+        call, command, [*signature.parameters.values(), _keyword("debug", Debug, False)]
+    )
+
+
+def with_settings(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these parameters; it receives them as `Settings`."""
+    chosen = tuple(names)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def call(*, config: Path | None = None, **options: Any) -> None:
+            given = {name: options.pop(name) for name in chosen}
+            command(_resolve(given, config), **options)
+
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        source = Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)]
+        return _dressed(
+            call, command, [*map(_option, chosen), _keyword("config", source, None), *own]
+        )
+
+    return decorate
+
+
+def _dressed(
+    call: Callable[..., None], command: Callable[..., None], parameters: list[inspect.Parameter]
+) -> Callable[..., None]:
+    """Make `call` look to typer like `command` with these parameters."""
+    functools.update_wrapper(call, command)
+    # typer tells arguments from options by their annotation, not by their kind
+    keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    call.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    del call.__wrapped__  # type: ignore[attr-defined]
+    return call
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def _option(name: str) -> inspect.Parameter:
+    """Make the typer option of a parameter; None means not given on the command line."""
+    dashed = name.replace("_", "-")
+    is_flag = base_type(name) is bool
+    option = typer.Option(
+        f"--{dashed}/--no-{dashed}" if is_flag else f"--{dashed}",
+        help=PARAMETERS[name].metadata["help"] + _default_text(name),
+        metavar=None if is_flag else _METAVARS[base_type(name)],
+        show_default=False,
+    )
+    # everything else arrives as text: settings.py parses it, so that the command line,
+    # the environment and a config file give the same message for the same mistake
+    return _keyword(name, Annotated[bool | None if is_flag else str | None, option], None)
+
+
+_METAVARS = {str: "TEXT", int: "INTEGER", float: "NUMBER", tuple: "A,B,…"}
+
+
+def _default_text(name: str) -> str:
+    default = PARAMETERS[name].default
+    if default is None or default == ():
+        return ""
+    if isinstance(default, bool):
+        return f" [default: {'' if default else 'no-'}{name.replace('_', '-')}]"
+    return f" [default: {','.join(default) if isinstance(default, tuple) else default}]"
+
+
+def _resolve(given: Mapping[str, Any], config: Path | None) -> Settings:
+    from gpuseg.config import read_config
+
+    content = read_config(config, environ=os.environ) if config else None
+    return resolve(given, environ=os.environ, config=content)
+
+
+def _fail(message: str, exit_code: int, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"gpuseg: {message}\n")
+    raise typer.Exit(exit_code)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def _watcher(quiet: bool) -> Watcher | None:
+    from gpuseg.terminal import Watcher
+
+    return None if quiet else Watcher(sys.stderr)
+
+
+def _show(result: Segmentation, as_json: bool, quiet: bool) -> None:
+    from gpuseg.outputs.results import summary
+    from gpuseg.terminal import print_segmentation, print_warnings
+
+    if not quiet:
+        print_warnings(result.warnings, sys.stderr)
+    if as_json:
+        _print_json(summary(result))
+    else:
+        print_segmentation(result, sys.stdout)
+
+
+# -- commands ------------------------------------------------------------------------
+
+CSV_PARAMETERS = tuple(name for name in PARAMETERS if name.startswith("csv_"))
+
+ASSIGN_PARAMETERS = (
+    "input_table",
+    "input_query",
+    "output_table",
+    "model_name",
+    "output_mode",
+    "row_scores",
+    "warehouse",
+    "backend",
+    "runs_dir",
+    *CSV_PARAMETERS,
+)
+
+
+@app.command()
+@guarded
+@with_settings(PARAMETERS)
+def run(settings: Settings, *, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Segment a table: read, prepare, sweep, choose, explain, publish."""
+    from gpuseg import pipeline
+
+    _show(pipeline.run(settings, observer=_watcher(quiet)), as_json, quiet)
+
+
+@app.command()
+@guarded
+@with_settings(ASSIGN_PARAMETERS)
+def assign(settings: Settings, *, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Place rows with a stored model, without fitting anything."""
+    from gpuseg import pipeline
+
+    _show(pipeline.assign(settings, observer=_watcher(quiet)), as_json, quiet)
+
+
+@app.command()
+@guarded
+@with_settings(PARAMETERS)
+def plan(settings: Settings, *, as_json: AsJson = False) -> None:
+    """Say what `run` would do: columns, memory and time per stage. Writes nothing."""
+    from gpuseg.plan import make_plan
+    from gpuseg.terminal import print_plan
+
+    planned = make_plan(settings)
+    if as_json:
+        _print_json(planned.as_dict())
+    else:
+        print_plan(planned, sys.stdout)
+
+
+@app.command()
+@guarded
+@with_settings(("warehouse", "output_mode", *CSV_PARAMETERS))
+def load(
+    settings: Settings,
+    file: Annotated[str, typer.Argument(help="A file, or a folder of Parquet parts.")],
+    table: Annotated[str, typer.Argument(help="db.table in the warehouse.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Put a file into the warehouse."""
+    from gpuseg import pipeline
+
+    loaded = pipeline.load(file, table, settings)
+    if as_json:
+        _print_json({"table": table, "n_rows": loaded.n_rows, "notes": list(loaded.notes)})
+        return
+    for note in loaded.notes:
+        sys.stderr.write(f"{note}\n")
+    sys.stdout.write(f"{loaded.n_rows:,} rows in {table}\n")
+
+
+@models_app.command("list")
+@guarded
+@with_settings(("runs_dir",))
+def models_list(settings: Settings, *, as_json: AsJson = False) -> None:
+    """List the stored models."""
+    from gpuseg.outputs.models import list_models
+    from gpuseg.terminal import print_models
+
+    models = list_models(Path(settings.runs_dir))
+    if as_json:
+        _print_json([model.as_dict() for model in models])
+    else:
+        print_models(models, sys.stdout)
+
+
+@models_app.command("show")
+@guarded
+@with_settings(("runs_dir",))
+def models_show(
+    settings: Settings,
+    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show one stored model: clusters, columns, where it came from."""
+    from gpuseg.outputs.models import load_model
+    from gpuseg.terminal import print_model
+
+    model = load_model(Path(settings.runs_dir), name)
+    if as_json:
+        _print_json(model.as_dict())
+    else:
+        print_model(model, sys.stdout)
+
+
+@app.command()
+@guarded
+def doctor(*, as_json: AsJson = False) -> None:
+    """Say which backend would run here and why; check versions and the kernels."""
+    from gpuseg.doctor import examine
+    from gpuseg.terminal import print_examination
+
+    found = examine()
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        print_examination(found, sys.stdout)
+    if not found.healthy:
+        raise typer.Exit(GpusegError.exit_code)
+
+
+@app.callback(invoke_without_command=True)
+def version_or_command(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Print the version when asked; else leave the word to the command."""
+    if version:
+        sys.stdout.write(f"gpuseg {__version__}\n")
+        raise typer.Exit

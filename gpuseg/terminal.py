@@ -1,0 +1,240 @@
+"""What `cli.py` shows: progress while a run works, and its result as short tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from gpuseg.doctor import Examination
+    from gpuseg.outputs.models import StoredModel
+    from gpuseg.plan import Plan
+    from gpuseg.records import Segmentation, StageCost
+
+#: Between two progress lines when the output is a file or a log, in seconds.
+LINE_INTERVAL_SECONDS = 10.0
+
+TOP_FEATURES = 3
+
+
+class Watcher:
+    """Shows a run while it works: a moving bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._began = self._last_line = 0.0
+
+    def started(self, stage: str) -> None:
+        """Show that a stage begins."""
+        self._began = self._last_line = time.perf_counter()
+        if not self._console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task(stage, total=1.0, rate="")
+        self._bar.start()
+
+    def progress(self, stage: str, fraction: float, n_rows: int | None) -> None:
+        """Show how far a stage is."""
+        now = time.perf_counter()
+        rate = _rate(fraction, n_rows, now - self._began)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=fraction, rate=rate)
+        elif now - self._last_line >= LINE_INTERVAL_SECONDS and 0 < fraction < 1:
+            self._last_line = now
+            left = (now - self._began) * (1 - fraction) / fraction
+            self._say(f"{stage:<8} {fraction:4.0%}  {rate}  {_duration(left)} left")
+
+    def finished(self, stage: str, cost: StageCost, detail: str) -> None:
+        """Show what a stage took and what came out."""
+        self.close()
+        self._say(f"{stage:<8} {_duration(cost.seconds):>8}  {detail}")
+
+    def close(self) -> None:
+        """Take the bar away, also after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+
+    def _say(self, line: str) -> None:
+        # Text, not str: square brackets in a column name are not markup
+        self._console.print(Text(line))
+
+
+def _rate(fraction: float, n_rows: int | None, seconds: float) -> str:
+    if not n_rows or seconds <= 0:
+        return ""
+    return f"{fraction * n_rows / seconds:,.0f} rows/s"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02} min"
+
+
+def _bytes(n_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if n_bytes < 1024:
+            return f"{n_bytes:.0f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} GiB"
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> RichTable:
+    """Make a plain table; the first column is text, columns named in capitals are too."""
+    table = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row))
+    return table
+
+
+def _console(stream: TextIO) -> Console:
+    # a pipe has no width: do not fold what another program reads
+    console = Console(file=stream, highlight=False)
+    return console if console.is_terminal else Console(file=stream, highlight=False, width=120)
+
+
+def print_warnings(warnings: Iterable[str], stream: TextIO) -> None:
+    """Print one line for each warning."""
+    stream.writelines(f"warning: {warning}\n" for warning in warnings)
+
+
+def print_segmentation(result: Segmentation, stream: TextIO) -> None:
+    """Print k against silhouette, the sizes and the strongest features of each segment."""
+    console = _console(stream)
+    if result.k_scores.num_rows:
+        console.print(_k_table(result))
+        console.print()
+    console.print(_segment_table(result))
+    console.print()
+    console.print(Text(result.reason))
+    places = (
+        ("rows", result.output_table),
+        ("report", result.report),
+        ("run", result.run_dir),
+        ("model", f"{result.model_name}" if result.run_dir else None),
+        ("backend", f"{result.backend} ({result.backend_reason})"),
+    )
+    for what, where in places:
+        if where:
+            console.print(Text(f"{what:<8} {where}"), soft_wrap=True)
+
+
+def _k_table(result: Segmentation) -> RichTable:
+    rows = (
+        (
+            f"{score['n_clusters']}{' *' if score['chosen'] else ''}",
+            _with_error(score["silhouette"], score["silhouette_stderr"]),
+            f"{score['inertia']:.6g}",
+            f"{score['min_cluster_share']:.1%}",
+            f"{score['stability']:.2f}",
+        )
+        for score in result.k_scores.to_pylist()
+    )
+    names = ("k", "silhouette", "inertia", "smallest cluster", "stability")
+    return _table("Number of clusters (* chosen)", names, rows)
+
+
+def _with_error(value: float, stderr: float) -> str:
+    return f"{value:.4f}" if stderr == 0 else f"{value:.4f} ± {stderr:.4f}"
+
+
+def _segment_table(result: Segmentation) -> RichTable:
+    n_rows = len(result.labels)
+    tops = _top_features(result)
+    rows = (
+        (cluster, f"{size:,}", f"{size / n_rows:.1%}", tops.get(cluster, ""))
+        for cluster, size in enumerate(result.cluster_sizes)
+    )
+    names = ("cluster_id", "rows", "share", "strongest features (direction)")
+    return _table("Segments", names if tops else names[:3], rows if tops else (r[:3] for r in rows))
+
+
+def _top_features(result: Segmentation) -> dict[int, str]:
+    """Return the top features of each cluster: ↑ pushes towards it, with what it looks like."""
+    if result.explanation is None:
+        return {}
+    looks = {
+        (row["cluster_id"], row["feature"]): _look(row)
+        for row in result.explanation.profiles.to_pylist()
+    }
+    tops: dict[int, list[str]] = {}
+    for row in result.explanation.shap_values.to_pylist():
+        if row["rank"] <= TOP_FEATURES:
+            key = (row["cluster_id"], row["feature"])
+            tops.setdefault(row["cluster_id"], []).append(f"{row['feature']}{looks.get(key, '')}")
+    return {cluster: ", ".join(features) for cluster, features in tops.items()}
+
+
+def _look(profile: dict[str, Any]) -> str:
+    if profile["kind"] == "categorical":
+        top = (profile["top_values"] or "").split(",")[0].strip()
+        return f" ({top})" if top else ""
+    if profile["mean"] is None or profile["overall_mean"] is None:
+        return ""
+    arrow = "↑" if profile["mean"] > profile["overall_mean"] else "↓"
+    return f" {arrow} ({profile['mean']:.4g}, all {profile['overall_mean']:.4g})"
+
+
+def print_plan(plan: Plan, stream: TextIO) -> None:
+    """Print what a run would do."""
+    console = _console(stream)
+    console.print(Text(f"{plan.table}: {plan.n_rows:,} rows, {plan.n_columns} columns"))
+    console.print(Text(f"backend  {plan.backend} ({plan.backend_reason})"))
+    console.print()
+    console.print(_table("Columns", ("column", "role", "decision", "reason"), plan.columns))
+    console.print()
+    stages = ((s.name, _bytes(s.memory_bytes), _duration(s.seconds), s.note) for s in plan.stages)
+    console.print(_table("Stages (estimates)", ("stage", "memory", "time", "what"), stages))
+    for warning in plan.warnings:
+        console.print(Text(f"warning: {warning}"))
+
+
+def print_models(models: Sequence[StoredModel], stream: TextIO) -> None:
+    """Print one line for each stored model."""
+    rows = (
+        (m.name, m.n_clusters, f"{m.silhouette:.4f}", f"{m.n_rows:,}", m.created, m.run_id)
+        for m in models
+    )
+    names = ("model", "clusters", "silhouette", "rows", "created", "run")
+    _console(stream).print(_table("", names, rows) if models else Text("no models yet"))
+
+
+def print_model(model: StoredModel, stream: TextIO) -> None:
+    """Print what is known of one stored model."""
+    console = _console(stream)
+    for name, value in model.as_dict().items():
+        if not isinstance(value, (list, dict)):
+            console.print(Text(f"{name:<16} {value}"))
+    console.print()
+    console.print(_table("Columns", ("column", "role", "decision", "reason"), model.columns))
+
+
+def print_examination(found: Examination, stream: TextIO) -> None:
+    """Print what the doctor saw."""
+    console = _console(stream)
+    console.print(Text(f"backend  {found.backend} ({found.backend_reason})"))
+    for name, value in found.facts.items():
+        console.print(Text(f"{name:<18} {value}"))
+    for check in found.checks:
+        console.print(Text(f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.detail}"))
