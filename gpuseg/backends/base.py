@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
-import pyarrow as pa
-
 from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans
 
 
@@ -27,21 +25,32 @@ class Backend(Protocol):
     name: str
     xp: ModuleType
 
-    def frame(self, table: pa.Table) -> Any:
-        """Return the table as an eager frame that narwhals can drive."""
-
-    def row_order(self, frame: Any) -> Array:
+    def row_order(self, features: Sequence[Array]) -> Array:
         """Return an order of the rows that depends on their content alone.
+
+        Parameters
+        ----------
+        features
+            Arrays of shape (k, n_samples), float32, finite; k may differ.
 
         Returns
         -------
         order : host array of shape (n_samples,), int64
             A permutation that sorts the rows by a hash of their values, so that it looks
-            random. Equal rows are adjacent.
+            random. Equal rows are spread as if they were different, so that the first
+            rows are a fair sample also of a table with many repetitions.
         """
 
-    def matrix(self, frame: Any) -> Array:
-        """Return numeric columns as one array of shape (n, d), float32, C order."""
+    def matrix(self, features: Sequence[Array], order: Any | None) -> Array:
+        """Return features as an array of shape (n_samples, n_features), float32, C order.
+
+        Parameters
+        ----------
+        features
+            Arrays of shape (k, n_samples), float32; k may differ.
+        order
+            Host array; row i of the result is ``order[i]`` of the features. None: as it is.
+        """
 
     def to_host(self, array: Array) -> Any:
         """Return the array as a NumPy array."""

@@ -1,0 +1,189 @@
+"""The engine that runs on any machine: NumPy, with Numba for the hot loops.
+
+Compiled modules are imported by the operation that needs them, so that a command which
+computes nothing does not pay for the compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from gpuseg.backends.cpu.threads import in_threads
+from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans
+
+#: Rows in a block: small enough for the cache, and part of the result, because sums of
+#: floats are added block by block. Never derived from the machine.
+BLOCK_ROWS = 4096
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class NumPyBackend:
+    """The reference engine; see `gpuseg.backends.base.Backend` for what each operation is."""
+
+    name: str = "numpy"
+    xp: ModuleType = np
+
+    def row_order(self, features: Sequence[Array]) -> Array:
+        """Return an order of the rows that depends on their content alone."""
+        n_samples = features[0].shape[1] if features else 0
+        hashes = np.zeros(n_samples, dtype=np.uint64)
+        for block in features:
+            for feature in block:
+                hashes += feature.view(np.uint32)
+                hashes *= _GOLDEN
+                hashes ^= hashes >> np.uint64(32)
+        by_hash = np.argsort(hashes, kind="stable")
+        ordered = hashes[by_hash]
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][:n_samples])
+        # the r-th repetition of a row gets a hash of its own, or repetitions would clump
+        lengths = np.diff(np.append(starts, n_samples))
+        repetition = np.arange(n_samples) - np.repeat(starts, lengths)
+        spread = _mix(ordered + repetition.astype(np.uint64) * _GOLDEN)
+        order: Array = by_hash[np.argsort(spread, kind="stable")]
+        return order
+
+    def matrix(self, features: Sequence[Array], order: Any | None) -> Array:
+        """Return features as an array of shape (n_samples, n_features), float32, C order."""
+        n_samples = features[0].shape[1] if features else 0
+        X = np.empty((n_samples, sum(len(block) for block in features)), dtype=np.float32)
+        for rows in _blocks(n_samples):
+            chosen: Any = rows if order is None else order[rows]
+            first = 0
+            for block in features:
+                X[rows, first : first + len(block)] = block[:, chosen].T
+                first += len(block)
+        return X
+
+    def to_host(self, array: Array) -> Any:
+        """Return the array as a NumPy array."""
+        return np.asarray(array)
+
+    def from_host(self, array: Any) -> Array:
+        """Return the NumPy array as an array of this backend."""
+        return np.asarray(array)
+
+    def covariance(self, X: Array) -> tuple[Array, Array]:
+        """Return mean (d,) and population covariance (d, d), float64, on the host."""
+        n_samples, n_features = X.shape
+        blocks = list(_blocks(n_samples))
+        mean = sum((X[rows].sum(axis=0, dtype=np.float64) for rows in blocks), start=0.0)
+        mean = mean / n_samples
+        total = np.zeros((n_features, n_features))
+
+        def products(rows: slice) -> Array:
+            centred = X[rows] - mean
+            return centred.T @ centred
+
+        # one thread for each product: a library's own threads would change the last bits
+        with threadpool_limits(limits=1, user_api="blas"):
+            for part in in_threads(products, blocks):
+                total += part
+        return mean, total / n_samples
+
+    def project(self, X: Array, mean: Any, components: Any) -> Array:
+        """Return ``(X - mean) @ components.T`` as float32, each row for itself."""
+        from gpuseg.backends.cpu.projection import project_rows
+
+        scores = np.empty((len(X), len(components)), dtype=np.float32)
+        by_feature = np.ascontiguousarray(components.T, dtype=np.float64)
+
+        def project_block(rows: slice) -> None:
+            project_rows(X[rows], mean, by_feature, scores[rows])
+
+        for _done in in_threads(project_block, _blocks(len(X))):
+            pass
+        return scores
+
+    def lloyd(
+        self,
+        X: Array,
+        starts: Sequence[Any],
+        *,
+        max_iter: int,
+        tol: float,
+        progress: Progress,
+    ) -> list[KMeansFit]:
+        """Run Lloyd's iterations from each start, all runs together."""
+        from gpuseg.backends.cpu.lloyd import lloyd
+
+        return lloyd(X, starts, max_iter=max_iter, tol=tol, progress=progress)
+
+    def assign(self, X: Array, centroids: Any, *, progress: Progress) -> Assignment:
+        """Find the nearest and second nearest centroid of every row."""
+        from gpuseg.backends.cpu.lloyd import assign
+
+        return assign(X, centroids, progress=progress)
+
+    def distance_sums(
+        self,
+        X: Array,
+        labels: Array,
+        n_clusters: Sequence[int],
+        *,
+        rows: Array | None,
+        progress: Progress,
+    ) -> Array:
+        """Sum each row's Euclidean distances to every cluster of every k, in one pass."""
+        from gpuseg.backends.cpu.distance_sums import distance_sums
+
+        return distance_sums(X, labels, n_clusters, rows=rows, progress=progress)
+
+    def forest(
+        self,
+        X: Array,
+        labels: Array,
+        n_clusters: int,
+        *,
+        n_trees: int,
+        max_depth: int,
+        max_rows: int,
+        random_state: int,
+        progress: Progress,
+    ) -> Forest:
+        """Fit a random forest that predicts the labels."""
+        from gpuseg.backends.cpu.forest import fit_forest
+
+        return fit_forest(
+            X,
+            labels,
+            n_clusters,
+            n_trees=n_trees,
+            max_depth=max_depth,
+            max_rows=max_rows,
+            random_state=random_state,
+            progress=progress,
+        )
+
+    def shap_means(
+        self,
+        forest: Forest,
+        X: Array,
+        labels: Array,
+        column_of: Any,
+        n_columns: int,
+        *,
+        rows: Array | None,
+        progress: Progress,
+    ) -> ShapMeans:
+        """Reduce TreeSHAP values to means per cluster and original column."""
+        from gpuseg.backends.cpu.treeshap import shap_means
+
+        return shap_means(forest, X, labels, column_of, n_columns, rows=rows, progress=progress)
+
+
+def _blocks(n_rows: int) -> Iterator[slice]:
+    return (slice(first, first + BLOCK_ROWS) for first in range(0, n_rows, BLOCK_ROWS))
+
+
+def _mix(keys: Array) -> Array:
+    """Scramble 64-bit keys: the finisher of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: Array = keys ^ (keys >> np.uint64(31))
+    return mixed
