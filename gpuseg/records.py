@@ -230,8 +230,7 @@ class Explanation:
 # -- the whole ---------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class StageCost:
+class StageCost(NamedTuple):
     """What one stage of a run took."""
 
     seconds: float
@@ -250,6 +249,7 @@ class Segmentation:
     k_scores: pa.Table
     columns: pa.Table
     explanation: Explanation | None  # None when rows were only placed
+    rules: pa.Table | None
     model: Any  # outputs.models.StoredModel; gpuseg.assign takes it
     backend: str
     backend_reason: str

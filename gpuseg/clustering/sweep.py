@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from gpuseg.backends.base import Backend
-from gpuseg.clustering.kmeans import KMeansSweepFit, count_distinct_rows, sweep_kmeans
+from gpuseg.clustering.kmeans import count_distinct_rows, sweep_kmeans
 from gpuseg.clustering.scores import calinski_harabasz, cluster_sizes, davies_bouldin
 from gpuseg.clustering.silhouette import SilhouetteSweep, score_sweep
 from gpuseg.errors import DataError
-from gpuseg.records import Array, KScore, Progress, SweepResult, no_progress
+from gpuseg.records import Array, KMeansFit, KScore, Progress, SweepResult, no_progress
 
 #: Work that one silhouette sweep may take, in multiply-adds over pairs of rows. A fixed
 #: number, not a time: whether a score is exact must not depend on the machine.
@@ -63,24 +64,46 @@ def sweep(
         random_state=random_state,
         progress=lambda fraction: progress(KMEANS_PART * fraction),
     )
-    labels = {k: fits[k].fit.labels for k in possible}
-    rows = rows_to_score(backend, X, labels, sample_size)
-    silhouettes = score_sweep(
+    scored = score_fits(
         backend,
         X,
-        labels,
-        rows=rows,
+        {k: (fits[k].fit, fits[k].stability) for k in possible},
+        sample_size=sample_size,
         progress=lambda fraction: progress(KMEANS_PART + (1 - KMEANS_PART) * fraction),
     )
+    return replace(scored, warnings=warnings)
+
+
+def score_fits(
+    backend: Backend,
+    X: Array,
+    fits: Mapping[int, tuple[KMeansFit, float]],
+    *,
+    sample_size: int | None = None,
+    progress: Progress = no_progress,
+) -> SweepResult:
+    """Score fits of several k in one pass over the pairs of rows.
+
+    Parameters
+    ----------
+    fits
+        For each k, the fit and the stability of its restarts.
+    """
+    labels = {k: fit.labels for k, (fit, _stability) in fits.items()}
+    rows = rows_to_score(backend, X, labels, sample_size)
+    silhouettes = score_sweep(backend, X, labels, rows=rows, progress=progress)
     n_samples = int(X.shape[0])
     _mean, covariance = backend.covariance(X)
     total_inertia = float(np.trace(covariance)) * n_samples
+    scores = {
+        k: _score(backend, X, fit, stability, silhouettes, total_inertia)
+        for k, (fit, stability) in fits.items()
+    }
     return SweepResult(
-        fits={k: fits[k].fit for k in possible},
-        scores={k: _score(backend, X, fits[k], silhouettes, k, total_inertia) for k in possible},
+        fits={k: fit for k, (fit, _stability) in fits.items()},
+        scores=scores,
         samples=silhouettes.samples,
         scored_rows=np.arange(n_samples) if rows is None else rows,
-        warnings=warnings,
     )
 
 
@@ -144,28 +167,27 @@ def rows_to_score(
 def _score(
     backend: Backend,
     X: Array,
-    swept: KMeansSweepFit,
+    fit: KMeansFit,
+    stability: float,
     silhouettes: SilhouetteSweep,
-    k: int,
     total_inertia: float,
 ) -> KScore:
-    fit, n_samples = swept.fit, int(X.shape[0])
+    n_samples, k = int(X.shape[0]), len(fit.centroids)
     sizes = cluster_sizes(backend.xp, fit.labels, k)
-    centroids = backend.to_host(fit.centroids)
     found = backend.assign(X, fit.centroids, progress=no_progress)
     distances = np.sqrt(backend.to_host(found.sq_distances).astype(np.float64))
-    extents = np.bincount(backend.to_host(fit.labels), weights=distances, minlength=k) / sizes
+    sums = np.bincount(backend.to_host(fit.labels), weights=distances, minlength=k)
+    extents = sums / np.maximum(sizes, 1)
     n_scored = len(silhouettes.samples[k])
+    sampled = f"sampled ({n_scored:,} of {n_samples:,} rows)"
     return KScore(
         n_clusters=k,
         silhouette=float(silhouettes.scores[k]),
         silhouette_stderr=float(silhouettes.stderr[k]),
-        method="exact"
-        if n_scored == n_samples
-        else f"sampled ({n_scored:,} of {n_samples:,} rows)",
+        method="exact" if n_scored == n_samples else sampled,
         inertia=float(fit.inertia),
         calinski_harabasz=calinski_harabasz(fit, sizes, total_inertia),
-        davies_bouldin=davies_bouldin(centroids, extents),
+        davies_bouldin=davies_bouldin(backend.to_host(fit.centroids), extents),
         min_cluster_share=float(sizes.min() / n_samples),
-        stability=swept.stability,
+        stability=stability,
     )

@@ -1,0 +1,46 @@
+"""Place rows with centroids that are there already, and score the result."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpuseg.backends.base import Backend
+from gpuseg.clustering.sweep import score_fits
+from gpuseg.records import Array, Choice, KMeansFit, Progress, SweepResult, no_progress
+
+
+def place(
+    backend: Backend, X: Array, centroids: Array, *, progress: Progress = no_progress
+) -> KMeansFit:
+    """Give each row the nearest of the stored centroids, which keep their numbers.
+
+    Returns
+    -------
+    KMeansFit
+        With no iterations; clusters may be empty.
+    """
+    found = backend.assign(X, centroids, progress=progress)
+    inertia = float(backend.to_host(found.sq_distances).sum(dtype=np.float64))
+    return KMeansFit(centroids=centroids, labels=found.labels, inertia=inertia, n_iter=0)
+
+
+def score_placed(
+    backend: Backend,
+    X: Array,
+    fit: KMeansFit,
+    *,
+    model_name: str,
+    sample_size: int | None,
+    progress: Progress = no_progress,
+) -> tuple[SweepResult, Choice]:
+    """Score rows that were placed with a stored model, as the sweep scores its fits."""
+    n_clusters = len(fit.centroids)
+    scored = score_fits(
+        backend, X, {n_clusters: (fit, 1.0)}, sample_size=sample_size, progress=progress
+    )
+    silhouette = scored.scores[n_clusters].silhouette
+    reason = (
+        f"{n_clusters} clusters placed by the stored model '{model_name}', nothing was fitted; "
+        f"mean silhouette {silhouette:.4f}"
+    )
+    return scored, Choice(n_clusters=n_clusters, fit=fit, reason=reason)
