@@ -1,0 +1,111 @@
+"""What a run was: everything needed to repeat it or to doubt it, without secrets."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple
+
+import gpuseg
+from gpuseg.outputs.json_safe import json_safe
+from gpuseg.outputs.redaction import redact, redact_settings
+from gpuseg.records import StageCost
+
+MANIFEST_VERSION = 1
+
+#: Libraries whose version can change a result. The GPU ones are listed where installed.
+_LIBRARIES = (
+    "numpy", "scipy", "scikit-learn", "numba", "pyarrow", "polars", "narwhals", "duckdb",
+    "matplotlib", "cupy-cuda12x", "cupy-cuda13x", "cudf-cu12", "cudf-cu13", "cuml-cu12",
+    "cuml-cu13",
+)  # fmt: skip
+
+
+class Fingerprint(NamedTuple):
+    """What the input was, so that one can tell later whether it is still the same."""
+
+    name: str  # without credentials
+    n_rows: int
+    columns: Mapping[str, str]  # column -> type, in table order
+    content_hash: str
+
+
+class Output(NamedTuple):
+    """One thing that the run wrote for others."""
+
+    kind: str  # rows | feature_importance | shap_values | …
+    target: str  # db.table or a file
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The facts of one run, as ``manifest.json`` keeps them."""
+
+    model_name: str
+    run_id: str
+    started: str  # UTC, ISO 8601
+    input: Fingerprint
+    settings: Mapping[str, Any]
+    random_state: int
+    backend: str
+    backend_reason: str
+    n_clusters: int
+    silhouette: float
+    stages: Mapping[str, StageCost]
+    outputs: tuple[Output, ...] = ()
+    warnings: tuple[str, ...] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+def manifest_dict(manifest: Manifest) -> dict[str, Any]:
+    """Return the manifest as JSON knows it: secrets removed, NaN and infinity as None."""
+    source = manifest.input
+    facts = {
+        "manifest_version": MANIFEST_VERSION,
+        "model_name": manifest.model_name,
+        "run_id": manifest.run_id,
+        "started": manifest.started,
+        "input": {
+            "name": source.name,
+            "n_rows": source.n_rows,
+            "columns": [{"name": n, "type": t} for n, t in source.columns.items()],
+            "content_hash": source.content_hash,
+        },
+        "random_state": manifest.random_state,
+        "backend": manifest.backend,
+        "backend_reason": manifest.backend_reason,
+        "n_clusters": manifest.n_clusters,
+        "silhouette": manifest.silhouette,
+        "stages": {name: cost._asdict() for name, cost in manifest.stages.items()},
+        "outputs": [output._asdict() for output in manifest.outputs],
+        "warnings": manifest.warnings,
+        "versions": versions(),
+        "platform": machine(),
+        "extras": manifest.extras,
+    }
+    safe = redact(json_safe(facts))
+    return {**safe, "settings": json_safe(redact_settings(manifest.settings))}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, gpuseg and the libraries that shape a result."""
+    found = {"python": platform.python_version(), "gpuseg": gpuseg.__version__}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return the operating system, the processor and the number of its cores."""
+    return {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+    }

@@ -1,0 +1,269 @@
+"""The model store: each run keeps its model, and one of them is the champion.
+
+::
+
+    RUNS_DIR/<name>/champion.json             which run's model is current
+    RUNS_DIR/<name>/<run_id>/model/           model.json, arrays, SHA256SUMS
+
+See docs/decisions/model-files.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuseg.errors import GpusegError, ModelError, did_you_mean
+from gpuseg.outputs.durable import replace_file, writing
+from gpuseg.outputs.json_safe import json_safe
+from gpuseg.outputs.model_files import HostArray, damaged, read_model_files, write_model_files
+from gpuseg.outputs.model_names import RUN_ID, check_run_id, model_folder, refuse_link
+from gpuseg.outputs.redaction import redact, redact_settings
+
+MODEL_FOLDER = "model"
+CHAMPION = "champion.json"
+
+_ENCODER_PREFIX = "encoder."
+
+
+@dataclass(frozen=True, eq=False)
+class StoredModel:
+    """Everything that places rows later, and where it came from.
+
+    Parameters
+    ----------
+    name, run_id
+        The model's name and the run that fitted it.
+    created
+        UTC, ISO 8601, e.g. ``2026-11-23T22:30:45Z``.
+    encoder_dict, encoder_arrays
+        What ``features.Encoder.to_dict`` gave: JSON-able values, and numeric arrays.
+    centroids
+        Array of shape (n_clusters, n_features), float32, finite.
+    columns
+        Input columns that carry features, in table order.
+    k_scores
+        The rows of the k scores table.
+    input_name
+        The table it was fitted on, without credentials.
+    settings
+        Resolved parameters; secrets are removed when the model is saved.
+    versions
+        Library name -> version.
+    """
+
+    name: str
+    run_id: str
+    created: str
+    input_name: str
+    n_rows: int
+    n_clusters: int
+    silhouette: float
+    columns: tuple[str, ...]
+    k_scores: tuple[Mapping[str, Any], ...]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    backend: str
+    encoder_dict: Mapping[str, Any]
+    encoder_arrays: Mapping[str, HostArray]
+    centroids: npt.NDArray[np.float32]
+
+
+class ModelEntry(NamedTuple):
+    """One line of ``gpuseg models list``."""
+
+    name: str
+    run_id: str
+    is_champion: bool
+    model: StoredModel | None  # None when it cannot be read
+    problem: str  # what is wrong with it, or empty
+
+
+def save_model(run_dir: Path, model: StoredModel) -> Path:
+    """Write a model into ``run_dir/model``, and return that folder.
+
+    Raises
+    ------
+    ModelError
+        If the model contradicts itself or holds what files cannot.
+    SinkError
+        If the disk refuses.
+    """
+    folder = run_dir / MODEL_FOLDER
+    problem = _problem_with(model.centroids, model.n_clusters)
+    if problem:
+        raise ModelError(f"the model '{model.name}' cannot be saved: {problem}")
+    arrays = {"centroids": model.centroids}
+    arrays |= {f"{_ENCODER_PREFIX}{name}": a for name, a in model.encoder_arrays.items()}
+    with writing(folder):
+        write_model_files(folder, _document(model), arrays)
+    return folder
+
+
+def load_model(runs_dir: Path, name: str, run_id: str | None = None) -> StoredModel:
+    """Load the champion of that name, or the model of one run.
+
+    Raises
+    ------
+    SettingsError
+        If the name cannot be the name of a model.
+    ModelError
+        If there is no such model, or it is damaged.
+    """
+    folder = model_folder(runs_dir, name)
+    run_id = check_run_id(run_id) if run_id else champion(runs_dir, name)
+    if run_id is None:
+        known = sorted({entry.name for entry in list_models(runs_dir)})
+        raise ModelError(
+            f"there is no current model '{name}' in '{runs_dir}'{did_you_mean(name, known)}; "
+            f"models there: {', '.join(known) or 'none'} (gpuseg run --model-name makes one)"
+        )
+    return load_model_folder(refuse_link(refuse_link(folder / run_id) / MODEL_FOLDER))
+
+
+def load_model_folder(path: Path) -> StoredModel:
+    """Load a model from a folder that may come from anywhere.
+
+    Raises
+    ------
+    ModelError
+        If it is not there, is damaged or edited, or is of a newer format.
+    """
+    document, arrays = read_model_files(path)
+    values: dict[str, Any] = {f.name: document.get(f.name) for f in fields(StoredModel)}
+    for name, kinds in _KINDS.items():
+        if type(values[name]) not in kinds:
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            damaged(path, f"'{name}' is {str(values[name])[:80]!r}, expected {expected}")
+    if not all(isinstance(column, str) for column in values["columns"]):
+        damaged(path, "'columns' is not a list of names")
+    if "centroids" not in arrays:
+        damaged(path, "its centroids are missing")
+    problem = _problem_with(arrays["centroids"], values["n_clusters"])
+    if problem:
+        damaged(path, problem)
+    cut = len(_ENCODER_PREFIX)
+    values |= {
+        "columns": tuple(values["columns"]),
+        "k_scores": tuple(values["k_scores"]),
+        "centroids": arrays["centroids"],
+        "encoder_arrays": {k[cut:]: a for k, a in arrays.items() if k.startswith(_ENCODER_PREFIX)},
+    }
+    return StoredModel(**values)
+
+
+def list_models(runs_dir: Path) -> tuple[ModelEntry, ...]:
+    """Return every stored model, by name and then from the oldest to the newest run.
+
+    Models that cannot be read are listed with the reason.
+    """
+    return tuple(
+        entry for folder in _folders(runs_dir) for entry in _entries(runs_dir, folder.name)
+    )
+
+
+def champion(runs_dir: Path, name: str) -> str | None:
+    """Return the run whose model is current, or None when none was promoted yet.
+
+    Raises
+    ------
+    ModelError
+        If ``champion.json`` is damaged.
+    """
+    path = refuse_link(model_folder(runs_dir, name) / CHAMPION)
+    try:
+        with path.open("rb") as file:
+            run_id = json.loads(file.read(10_000))["run_id"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(_no_champion_in(path)) from error
+    if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id):
+        raise ModelError(_no_champion_in(path))
+    return run_id
+
+
+def promote(runs_dir: Path, name: str, run_id: str) -> None:
+    """Make the model of a run the current one, after checking that it can be loaded.
+
+    Readers see the old champion or the new one, also while several processes promote.
+
+    Raises
+    ------
+    SettingsError
+        If the name cannot be the name of a model.
+    ModelError
+        If the run has no sound model.
+    SinkError
+        If the disk refuses.
+    """
+    load_model(runs_dir, name, check_run_id(run_id))
+    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    path = model_folder(runs_dir, name) / CHAMPION
+    with writing(path):
+        replace_file(path, json.dumps({"run_id": run_id, "promoted": now}, indent=1).encode())
+
+
+def _document(model: StoredModel) -> dict[str, Any]:
+    arrays = ("encoder_arrays", "centroids")
+    document = {f.name: getattr(model, f.name) for f in fields(model) if f.name not in arrays}
+    return document | {
+        "input_name": redact(model.input_name),
+        "k_scores": json_safe(model.k_scores),
+        "settings": json_safe(redact_settings(model.settings)),
+        "versions": dict(model.versions),
+    }
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "run_id", "created", "input_name", "backend"), (str,)),
+    **dict.fromkeys(("n_rows", "n_clusters"), (int,)),
+    **dict.fromkeys(("columns", "k_scores"), (list,)),
+    **dict.fromkeys(("settings", "versions", "encoder_dict"), (dict,)),
+    "silhouette": (float, int),
+}
+
+
+def _problem_with(centroids: HostArray, n_clusters: int) -> str:
+    if centroids.dtype == np.float32 and centroids.ndim == 2 and len(centroids) == n_clusters > 0:
+        return ""
+    return (
+        f"its centroids are {centroids.dtype} of shape {centroids.shape}, "
+        f"expected float32 of shape ({n_clusters}, n_features)"
+    )
+
+
+def _no_champion_in(path: Path) -> str:
+    return (
+        f"'{path}' is damaged: it does not name a run; choose the current model again with "
+        "'gpuseg models promote'"
+    )
+
+
+def _folders(parent: Path) -> Iterator[Path]:
+    if parent.is_dir():
+        real = (path for path in parent.iterdir() if path.is_dir() and not path.is_symlink())
+        yield from sorted(path for path in real if not path.name.startswith("."))
+
+
+def _entries(runs_dir: Path, name: str) -> Iterator[ModelEntry]:
+    try:
+        current, problem = champion(runs_dir, name), ""
+    except GpusegError as error:
+        current, problem = None, str(error)
+    for folder in _folders(runs_dir / name):
+        if RUN_ID.fullmatch(folder.name) and (folder / MODEL_FOLDER).is_dir():
+            is_champion = folder.name == current
+            try:
+                model = load_model(runs_dir, name, folder.name)
+            except GpusegError as error:
+                yield ModelEntry(name, folder.name, is_champion, None, str(error))
+            else:
+                yield ModelEntry(name, folder.name, is_champion, model, problem)

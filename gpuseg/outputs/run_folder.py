@@ -1,0 +1,170 @@
+"""The folder of one run: built out of sight, shown when it is complete.
+
+While a run works, its folder is ``RUNS_DIR/<model>/.<run_id>.partial``; at the end it is
+renamed to ``<run_id>``. A crash therefore leaves nothing that looks like a run, and the
+next run of the same model clears the remains away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpuseg.outputs.durable import sync_folder, sync_tree, write_file, writing
+from gpuseg.outputs.manifest import Manifest, manifest_dict
+from gpuseg.outputs.model_names import model_folder
+
+_OWNER = ".owner.json"
+
+#: Remains of a process on another machine are cleared when they are older than this.
+_ABANDONED_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder. Use it in ``with``: what is not completed disappears.
+
+    Parameters
+    ----------
+    run_id
+        UTC second in which the run began and six random digits: ``20261123T223045Z-4f2a9c``.
+    partial
+        Where files are written until `complete`.
+    path
+        Where the folder will be found afterwards.
+    """
+
+    model_name: str
+    run_id: str
+    partial: Path
+    path: Path
+
+    @classmethod
+    def create(cls, runs_dir: Path, model_name: str, *, now: datetime | None = None) -> Self:
+        """Begin a run folder and clear away what crashed runs of this model left.
+
+        Raises
+        ------
+        SettingsError
+            If the name cannot be the name of a folder.
+        ModelError
+            If a symbolic link stands in its place.
+        SinkError
+            If the disk refuses.
+        """
+        parent = model_folder(runs_dir, model_name)
+        with writing(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            clear_abandoned(parent)
+            while True:
+                run_id = _new_run_id(now or datetime.now(UTC))
+                folder = cls(model_name, run_id, parent / f".{run_id}.partial", parent / run_id)
+                try:
+                    folder.partial.mkdir()
+                except FileExistsError:  # two runs of one second drew the same digits
+                    continue
+                if folder.path.exists():
+                    folder.partial.rmdir()
+                    continue
+                break
+            owner = {"host": socket.gethostname(), "pid": os.getpid()}
+            write_file(folder.partial / _OWNER, json.dumps(owner).encode())
+        return folder
+
+    def write_table(self, name: str, table: pa.Table) -> Path:
+        """Write ``tables/<name>.parquet`` and return its path for now."""
+        path = self.partial / "tables" / f"{name}.parquet"
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            pq.write_table(table, path, compression="zstd")
+        return path
+
+    def write_manifest(self, manifest: Manifest) -> Path:
+        """Write ``manifest.json``, without secrets."""
+        path = self.partial / "manifest.json"
+        text = json.dumps(manifest_dict(manifest), indent=1, ensure_ascii=False, allow_nan=False)
+        with writing(path):
+            write_file(path, text.encode("utf-8"))
+        return path
+
+    def complete(self) -> Path:
+        """Show the folder under its name, once the disk has all of it.
+
+        Raises
+        ------
+        SinkError
+            If the disk refuses; the folder then stays out of sight.
+        """
+        with writing(self.path):
+            (self.partial / _OWNER).unlink()
+            sync_tree(self.partial)
+            self.partial.rename(self.path)
+            sync_folder(self.path.parent)
+        return self.path
+
+    def discard(self) -> None:
+        """Remove what was written; a completed folder stays."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+
+def clear_abandoned(parent: Path) -> None:
+    """Remove the unfinished folders of runs that are gone."""
+    for partial in parent.glob(".*.partial"):
+        if not partial.is_symlink() and _is_abandoned(partial):
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
+
+
+def _new_run_id(now: datetime) -> str:
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def _is_abandoned(partial: Path) -> bool:
+    try:
+        age_seconds = time.time() - partial.stat().st_mtime
+        owner = json.loads((partial / _OWNER).read_bytes())
+        on_this_host = owner["host"] == socket.gethostname()
+        pid = int(owner["pid"])
+    except FileNotFoundError:  # just begun or just finished by another process
+        return partial.exists() and age_seconds > _ABANDONED_SECONDS
+    except (OSError, ValueError, KeyError, TypeError):
+        return age_seconds > _ABANDONED_SECONDS
+    # Process numbers mean nothing elsewhere, and on Windows asking would be a signal.
+    if not on_this_host or os.name == "nt":
+        return age_seconds > _ABANDONED_SECONDS
+    return not _is_running(pid)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
