@@ -178,7 +178,7 @@ def _watcher(quiet: bool) -> Watcher | None:
 
 
 def _show(result: Segmentation, as_json: bool, quiet: bool) -> None:
-    from gpuseg.outputs.results import summary
+    from gpuseg.outputs.conclusion import summary
     from gpuseg.terminal import print_segmentation, print_warnings
 
     if not quiet:

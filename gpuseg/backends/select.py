@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import sys
+from typing import NamedTuple
 
 from gpuseg.backends.base import Backend
 from gpuseg.errors import BackendUnavailableError
@@ -13,7 +14,14 @@ from gpuseg.errors import BackendUnavailableError
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
-def select_backend(asked: str) -> tuple[Backend, str]:
+class Engine(NamedTuple):
+    """The backend of a run, and why it is this one."""
+
+    backend: Backend
+    reason: str
+
+
+def select_backend(asked: str) -> Engine:
     """Return the engine to use and the reason, for the log, the manifest and the report.
 
     Parameters
@@ -29,13 +37,13 @@ def select_backend(asked: str) -> tuple[Backend, str]:
     from gpuseg.backends.numpy import NumPyBackend
 
     if asked == "numpy":
-        return NumPyBackend(), "asked for"
+        return Engine(NumPyBackend(), "asked for")
     obstacle = gpu_obstacle()
     if asked == "gpu":
         raise BackendUnavailableError(
             f"the GPU backend was asked for, but {obstacle}; use --backend auto or numpy"
         )
-    return NumPyBackend(), f"auto: {obstacle}"
+    return Engine(NumPyBackend(), f"auto: {obstacle}")
 
 
 def gpu_obstacle() -> str:

@@ -27,20 +27,20 @@ def place(
 def score_placed(
     backend: Backend,
     X: Array,
-    fit: KMeansFit,
-    *,
-    model_name: str,
+    centroids: Array,
     sample_size: int | None,
+    *,
     progress: Progress = no_progress,
 ) -> tuple[SweepResult, Choice]:
-    """Score rows that were placed with a stored model, as the sweep scores its fits."""
-    n_clusters = len(fit.centroids)
+    """Place rows with stored centroids and score them as the sweep scores its fits."""
+    fit = place(backend, X, centroids)
+    n_clusters = len(centroids)
     scored = score_fits(
         backend, X, {n_clusters: (fit, 1.0)}, sample_size=sample_size, progress=progress
     )
     silhouette = scored.scores[n_clusters].silhouette
     reason = (
-        f"{n_clusters} clusters placed by the stored model '{model_name}', nothing was fitted; "
-        f"mean silhouette {silhouette:.4f}"
+        f"{n_clusters} clusters placed by a stored model, nothing was fitted; mean silhouette "
+        f"{silhouette:.4f}"
     )
     return scored, Choice(n_clusters=n_clusters, fit=fit, reason=reason)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +11,10 @@ import pyarrow as pa
 from gpuseg.backends.base import Backend
 from gpuseg.errors import DataError
 from gpuseg.records import (
-    Choice,
     ColumnDecision,
     FeatureMatrix,
+    KMeansFit,
     KScore,
-    Segmentation,
     SweepResult,
     Table,
     no_progress,
@@ -73,8 +71,8 @@ def output_table(table: Table, labels: np.ndarray, scores: Mapping[str, pa.Array
 def row_score_columns(
     backend: Backend,
     features: FeatureMatrix,
-    choice: Choice,
-    sweep: SweepResult | None,
+    fit: KMeansFit,
+    swept: SweepResult | None,
 ) -> dict[str, pa.Array]:
     """Compute what ``--row-scores`` adds.
 
@@ -86,14 +84,14 @@ def row_score_columns(
         1 - distance / second distance: 0 on the border, 1 at the centroid (the simplified
         silhouette); ``silhouette`` is null for rows that were not scored.
     """
-    found = backend.assign(features.X, choice.fit.centroids, progress=no_progress)
+    found = backend.assign(features.X, fit.centroids, progress=no_progress)
     own = np.sqrt(backend.to_host(found.sq_distances).astype(np.float64))
     second = np.sqrt(backend.to_host(found.second_sq_distances).astype(np.float64))
     margin = np.zeros_like(own)
     np.divide(second - own, second, out=margin, where=second > 0)
     silhouette = np.full(len(own), np.nan)
-    if sweep is not None:
-        silhouette[sweep.scored_rows] = sweep.samples[choice.n_clusters]
+    if swept is not None:
+        silhouette[swept.scored_rows] = swept.samples[len(fit.centroids)]
 
     def column(values: np.ndarray) -> pa.Array:
         return pa.array(in_table_order(values, features.order), from_pandas=True)
@@ -133,25 +131,3 @@ def columns_table(decisions: Iterable[ColumnDecision]) -> pa.Table:
     names = ColumnDecision._fields
     schema = pa.schema([(name, pa.string()) for name in names])
     return pa.Table.from_pylist([decision._asdict() for decision in decisions], schema=schema)
-
-
-def summary(result: Segmentation) -> dict[str, Any]:
-    """Return the JSON object that ``--json`` prints."""
-    return {
-        "model_name": result.model_name,
-        "run_id": result.run_id,
-        "run_dir": result.run_dir,
-        "report": result.report,
-        "backend": result.backend,
-        "backend_reason": result.backend_reason,
-        "n_rows": len(result.labels),
-        "n_features": result.n_features,
-        "n_clusters": result.n_clusters,
-        "silhouette": result.silhouette,
-        "reason": result.reason,
-        "k_scores": result.k_scores.to_pylist(),
-        "cluster_sizes": result.cluster_sizes,
-        "output_table": result.output_table,
-        "warnings": list(result.warnings),
-        "seconds": {name: round(cost.seconds, 4) for name, cost in result.stages.items()},
-    }

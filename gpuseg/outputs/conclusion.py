@@ -1,0 +1,213 @@
+"""Put together what the rooms found: the record that a run returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gpuseg.backends.base import Backend
+from gpuseg.backends.select import Engine
+from gpuseg.outputs.manifest import versions
+from gpuseg.outputs.model_names import default_model_name
+from gpuseg.outputs.models import StoredModel
+from gpuseg.outputs.results import (
+    columns_table,
+    in_table_order,
+    k_scores_table,
+    output_table,
+    row_score_columns,
+)
+from gpuseg.records import (
+    Choice,
+    Explanation,
+    FeatureMatrix,
+    KMeansFit,
+    Segmentation,
+    StageCost,
+    SweepResult,
+    Table,
+)
+from gpuseg.settings import Settings
+
+#: Rows drawn on the report's map of the first two principal axes.
+MAP_ROWS = 2_000
+
+
+def conclude(
+    settings: Settings,
+    engine: Engine,
+    table: Table,
+    features: FeatureMatrix,
+    swept: SweepResult,
+    choice: Choice,
+    explanation: Explanation,
+    rules: pa.Table,
+    stored: StoredModel | None,
+    stages: Mapping[str, StageCost],
+) -> Segmentation:
+    """Put a run's result together.
+
+    Parameters
+    ----------
+    stored
+        The model that placed the rows; None when one was fitted.
+    stages
+        Still growing: the last stages are added while the result is published.
+    """
+    backend = engine.backend
+    labels = in_table_order(backend.to_host(choice.fit.labels), features.order)
+    k_scores = k_scores_table(swept.scores.values(), choice.n_clusters)
+    silhouette = swept.scores[choice.n_clusters].silhouette
+    model = stored or _fitted_model(settings, engine, table, features, choice, k_scores, silhouette)
+    map_points, map_labels = principal_map(backend, features, choice.fit)
+    return Segmentation(
+        table=_rows(settings, backend, table, features, choice.fit, labels, swept),
+        labels=labels,
+        n_clusters=choice.n_clusters,
+        silhouette=silhouette,
+        reason=choice.reason,
+        k_scores=k_scores,
+        columns=columns_table(features.decisions),
+        explanation=explanation,
+        rules=rules,
+        model=model,
+        backend=backend.name,
+        backend_reason=engine.reason,
+        stages=stages,
+        n_features=int(features.X.shape[1]),
+        warnings=(
+            *features.warnings,
+            *swept.warnings,
+            *choice.warnings,
+            *explanation.warnings,
+            *_not_yet(settings),
+        ),
+        map_points=map_points,
+        map_labels=map_labels,
+    )
+
+
+def conclude_placed(
+    settings: Settings,
+    engine: Engine,
+    table: Table,
+    features: FeatureMatrix,
+    fit: KMeansFit,
+    model: StoredModel,
+    stages: Mapping[str, StageCost],
+) -> Segmentation:
+    """Put the result together when rows were only placed, not scored or explained."""
+    labels = in_table_order(engine.backend.to_host(fit.labels), features.order)
+    return Segmentation(
+        table=_rows(settings, engine.backend, table, features, fit, labels, None),
+        labels=labels,
+        n_clusters=model.n_clusters,
+        silhouette=model.silhouette,
+        reason=f"placed by model '{model.name}' of {model.created}; nothing was fitted",
+        k_scores=pa.Table.from_pylist([dict(row) for row in model.k_scores]),
+        columns=columns_table(features.decisions),
+        explanation=None,
+        rules=None,
+        model=model,
+        backend=engine.backend.name,
+        backend_reason=engine.reason,
+        stages=stages,
+        n_features=int(features.X.shape[1]),
+        warnings=features.warnings,
+    )
+
+
+def model_name_of(settings: Settings, table_name: str) -> str:
+    """Return the name under which the model is kept."""
+    return settings.model_name or default_model_name(table_name)
+
+
+def principal_map(
+    backend: Backend, features: FeatureMatrix, fit: KMeansFit
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a fair sample of rows on the first two principal axes, and their labels."""
+    X = np.asarray(backend.to_host(features.X[:MAP_ROWS]), dtype=np.float64)
+    centred = X - X.mean(axis=0)
+    _u, _s, axes = np.linalg.svd(centred, full_matrices=False)
+    points = centred @ axes[:2].T
+    if points.shape[1] < 2:  # one feature: draw it along a line
+        points = np.column_stack([points, np.zeros(len(points))])
+    return points.astype(np.float32), backend.to_host(fit.labels[:MAP_ROWS])
+
+
+def _rows(
+    settings: Settings,
+    backend: Backend,
+    table: Table,
+    features: FeatureMatrix,
+    fit: KMeansFit,
+    labels: np.ndarray,
+    swept: SweepResult | None,
+) -> pa.Table:
+    scores: dict[str, pa.Array] = {}
+    if settings.row_scores:
+        scores = row_score_columns(backend, features, fit, swept)
+    return output_table(table, labels, scores)
+
+
+def _fitted_model(
+    settings: Settings,
+    engine: Engine,
+    table: Table,
+    features: FeatureMatrix,
+    choice: Choice,
+    k_scores: pa.Table,
+    silhouette: float,
+) -> StoredModel:
+    encoder_dict, encoder_arrays = features.encoder.to_dict()
+    return StoredModel(
+        name=model_name_of(settings, table.name),
+        run_id="",  # given when it is kept
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        input_name=table.name,
+        n_rows=table.n_rows,
+        n_clusters=choice.n_clusters,
+        silhouette=silhouette,
+        columns=features.columns,
+        k_scores=tuple(k_scores.to_pylist()),
+        settings=asdict(settings),
+        versions=versions(),
+        backend=engine.backend.name,
+        encoder_dict=encoder_dict,
+        encoder_arrays=encoder_arrays,
+        centroids=np.asarray(engine.backend.to_host(choice.fit.centroids)),
+    )
+
+
+def _not_yet(settings: Settings) -> list[str]:
+    if settings.audience_name is None:
+        return []
+    words = f"the audience '{settings.audience_name}' was not touched: this version does not push"
+    return [f"{words} segments to Treasure Data yet"]
+
+
+def summary(result: Segmentation) -> dict[str, Any]:
+    """Return the JSON object that ``--json`` prints."""
+    return {
+        "model_name": result.model_name,
+        "run_id": result.run_id,
+        "run_dir": result.run_dir,
+        "report": result.report,
+        "backend": result.backend,
+        "backend_reason": result.backend_reason,
+        "n_rows": len(result.labels),
+        "n_features": result.n_features,
+        "n_clusters": result.n_clusters,
+        "silhouette": result.silhouette,
+        "reason": result.reason,
+        "k_scores": result.k_scores.to_pylist(),
+        "cluster_sizes": result.cluster_sizes,
+        "output_table": result.output_table,
+        "warnings": list(result.warnings),
+        "seconds": {name: round(cost.seconds, 4) for name, cost in result.stages.items()},
+    }
