@@ -1,0 +1,5 @@
+"""``python -m gpuseg`` is ``gpuseg``."""
+
+from gpuseg.cli import main
+
+main()
