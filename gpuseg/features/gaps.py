@@ -1,0 +1,94 @@
+"""Do missing values say something? Then "is missing" becomes a feature."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpuseg.backends.base import Backend
+from gpuseg.records import Array
+
+#: Rows with and without a value must differ by this many deviations in another column, …
+TELLING = 0.2
+
+#: … and by this many standard errors, because among fifty columns some differ by chance.
+SURE = 4.0
+
+#: Gaps in fewer rows, or values in fewer, are not judged.
+SMALLEST_SHARE = 0.01
+
+#: Gaps are compared with this many columns of numbers at most.
+MOST_COMPARED = 50
+
+#: Features are rounded to this fraction of a deviation, so that sums are exact integers and
+#: do not depend on the order of the rows.
+_STEPS = 4096
+
+
+class Gap(NamedTuple):
+    """A column whose missing values say something."""
+
+    share: float  # of the rows, missing
+    reason: str
+
+
+def telling_gaps(
+    backend: Backend, scaled: Mapping[str, Array], missing: Mapping[str, Any]
+) -> dict[str, Gap]:
+    """Find the columns whose missing values go with other values in another column.
+
+    Parameters
+    ----------
+    scaled
+        Column of numbers -> its feature, array of shape (n_samples,), float32, of variance
+        about 1 and cut to a few deviations.
+    missing
+        Column -> host array of shape (n_samples,), bool. Columns that are missing in the
+        same rows are judged once.
+    """
+    candidates = _different(missing)
+    best: dict[str, tuple[float, str]] = {}
+    places = {name: backend.from_host(np.flatnonzero(missing[name])) for name in candidates}
+    for other, feature in list(scaled.items())[:MOST_COMPARED]:
+        steps = backend.xp.rint(feature * _STEPS).astype(np.int64)
+        total, squares = int(steps.sum()), int((steps * steps).sum())
+        for name, rows in places.items():
+            if name != other:
+                effect = _effect(int(steps[rows].sum()), len(rows), total, squares, len(steps))
+                best[name] = max(best.get(name, (0.0, "")), (effect, other))
+    return {
+        name: Gap(
+            share=len(places[name]) / len(missing[name]),
+            reason=f"'is missing' is a feature too, because such rows differ by {effect:.1f} "
+            f"deviations in '{other}'",
+        )
+        for name, (effect, other) in best.items()
+        if effect > TELLING
+    }
+
+
+def _different(missing: Mapping[str, Any]) -> Sequence[str]:
+    """Return the columns to judge: enough gaps, and not those of an earlier column."""
+    seen: dict[bytes, str] = {}
+    for name, rows in missing.items():
+        if SMALLEST_SHARE <= rows.mean() <= 1 - SMALLEST_SHARE:
+            seen.setdefault(hashlib.blake2b(rows.data).digest(), name)
+    return list(seen.values())
+
+
+def _effect(part: int, n_part: int, total: int, squares: int, n: int) -> float:
+    """Return the difference of two means in pooled deviations, from exact sums.
+
+    It is 0 when it may well be chance.
+    """
+    n_rest = n - n_part
+    mean, mean_rest = part / n_part, (total - part) / n_rest
+    within = (squares - n_part * mean**2 - n_rest * mean_rest**2) / n
+    if within <= 0:
+        return math.inf if mean != mean_rest else 0.0
+    effect = abs(mean - mean_rest) / math.sqrt(within)
+    return effect if effect > SURE * math.sqrt(1 / n_part + 1 / n_rest) else 0.0

@@ -1,0 +1,182 @@
+"""The room: a table in, a matrix of features out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpuseg.backends.base import Backend
+from gpuseg.errors import DataError
+from gpuseg.features.categories import fit_categories
+from gpuseg.features.encoder import ColumnEncoder, Encoder, Warn, no_warning
+from gpuseg.features.gaps import telling_gaps
+from gpuseg.features.numeric import NumericEncoder, fit_numeric
+from gpuseg.features.reduction import fit_projection
+from gpuseg.features.roles import ColumnPlan, decide
+from gpuseg.features.settings import FeatureSettings
+from gpuseg.records import Array, ColumnDecision, FeatureMatrix, Progress, Table, no_progress
+
+
+class _Column(NamedTuple):
+    """A column on its way from plan to features."""
+
+    plan: ColumnPlan
+    encoder: ColumnEncoder
+    features: Array
+    missing: Any = None  # host array of shape (n_samples,), bool; None for categories
+    notes: tuple[str, ...] = ()
+
+
+def prepare(
+    backend: Backend,
+    table: Table,
+    settings: FeatureSettings,
+    *,
+    progress: Progress = no_progress,
+) -> FeatureMatrix:
+    """Decide on the columns, fit their encoder, and encode the table.
+
+    The result does not depend on the order of the table's rows: each column's statistics
+    are taken from its sorted values, and the rows are then ordered by their features.
+
+    Raises
+    ------
+    SettingsError
+        If a setting names a column that is not there or cannot be read as asked.
+    DataError
+        If no column can be used.
+    """
+    if table.n_rows == 0:
+        raise DataError(f"{table.name} has no rows; a table with rows to segment was expected")
+    plan = decide(table, settings, progress=lambda part: progress(0.4 * part))
+    warnings = list(plan.warnings)
+    kept = [column for column in plan.columns if column.reading is not None]
+    fitted = {}
+    for number, column_plan in enumerate(kept, start=1):
+        column = _fit_column(backend, table, column_plan, settings, warnings.append)
+        if column is not None:
+            fitted[column_plan.column] = column
+        progress(0.4 + 0.4 * number / len(kept))
+    if settings.transform == "auto" and settings.scaling != "none":
+        _mark_gaps(backend, table, fitted)
+    decisions = tuple(_decision(column, fitted.get(column.column)) for column in plan.columns)
+    if not fitted:
+        raise DataError(_nothing_to_use(table, decisions))
+    features = [column.features for column in fitted.values()]
+    order = backend.row_order(features)
+    encoded = backend.matrix(features, order)
+    progress(0.9)
+    encoder = Encoder(tuple(column.encoder for column in fitted.values()))
+    if len(encoder.feature_names) > settings.dimension_reduction_threshold:
+        projected = fit_projection(backend, encoded, settings.dimension_reduction_threshold)
+        encoder = Encoder(encoder.columns, projected.projection)
+        warnings += projected.notes
+    X = encoder.project(backend, encoded)
+    progress(1.0)
+    return FeatureMatrix(
+        X=X,
+        encoded=encoded,
+        encoded_names=encoder.feature_names,
+        columns=encoder.column_names,
+        column_of=encoder.column_of,
+        decisions=decisions,
+        order=order,
+        encoder=encoder,
+        warnings=tuple(warnings),
+    )
+
+
+def encode_features(
+    backend: Backend,
+    encoder: Encoder,
+    table: Table,
+    *,
+    progress: Progress = no_progress,
+    warn: Warn = no_warning,
+) -> tuple[Array, Array]:
+    """Encode a table with a fitted encoder.
+
+    Each row is encoded for itself: the training rows get the very bits that they had.
+
+    - A category that was not there counts as "(other)" if there is such a level, and else
+      stands in the middle of all categories.
+    - A missing number counts as the median of the training table.
+    - A column may come in another type as long as its values can be read.
+
+    Parameters
+    ----------
+    warn
+        Called with a sentence for everything that was turned into a missing value.
+
+    Returns
+    -------
+    X : Array of shape (n_samples, n_features), float32
+        In the table's order.
+    encoded : Array of shape (n_samples, n_encoded), float32
+        Before any projection; `X` itself when nothing is projected.
+
+    Raises
+    ------
+    ModelError
+        If a column that the encoder needs is missing or cannot be read.
+    """
+    features = encoder.features(backend, table, progress=progress, warn=warn)
+    encoded = backend.matrix(features, None)
+    return encoder.project(backend, encoded), encoded
+
+
+def _fit_column(
+    backend: Backend, table: Table, plan: ColumnPlan, settings: FeatureSettings, warn: Warn
+) -> _Column | None:
+    assert plan.reading is not None
+    cleaned = plan.reading.read(table.arrow)
+    for warning in cleaned.warnings:
+        warn(warning)
+    if cleaned.kind == "categorical":
+        categories = fit_categories(plan.reading, cleaned, settings.scaling)
+        if categories is None:
+            return None
+        return _Column(plan, categories, categories.encode(cleaned, backend.xp))
+    numbers, notes = fit_numeric(plan.reading, cleaned, settings, backend.xp)
+    if numbers is None:
+        return None
+    missing = np.isnan(cleaned.values)
+    return _Column(plan, numbers, numbers.encode(cleaned, backend.xp), missing, notes)
+
+
+def _mark_gaps(backend: Backend, table: Table, fitted: dict[str, _Column]) -> None:
+    """Give the columns whose gaps say something an "is missing" feature."""
+    numeric = {name: c for name, c in fitted.items() if c.missing is not None}
+    gaps = telling_gaps(
+        backend,
+        {name: column.features[0] for name, column in numeric.items()},
+        {name: column.missing for name, column in numeric.items() if column.missing.any()},
+    )
+    for name, gap in gaps.items():
+        column = numeric[name]
+        assert isinstance(column.encoder, NumericEncoder)
+        encoder = column.encoder.with_missing(gap.share)
+        features = encoder.encode(encoder.reading.read(table.arrow), backend.xp)
+        notes = (*column.notes, gap.reason)
+        fitted[name] = column._replace(encoder=encoder, features=features, notes=notes)
+
+
+def _decision(plan: ColumnPlan, fitted: _Column | None) -> ColumnDecision:
+    if plan.reading is None:
+        return plan.decision
+    if fitted is None:
+        reason = "its values cannot be told apart as numbers"
+        return ColumnDecision(plan.column, "constant", "dropped", reason)
+    return plan.decision._replace(reason="; ".join((plan.reason, *fitted.notes)))
+
+
+def _nothing_to_use(table: Table, decisions: tuple[ColumnDecision, ...]) -> str:
+    if table.n_rows == 1:
+        return f"{table.name} has 1 row; at least two different rows are needed to segment"
+    reasons = [f"'{d.column}' ({d.role}): {d.reason}" for d in decisions[:5]]
+    more = f"; and {len(decisions) - 5:,} more" if len(decisions) > 5 else ""
+    return (
+        f"no column of {table.name} can be used: {'; '.join(reasons) or 'it has none'}{more}. "
+        "Name columns in --numeric-columns or --categorical-columns to use them anyway"
+    )
