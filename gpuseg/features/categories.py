@@ -20,6 +20,9 @@ MOST_CATEGORIES = 20
 #: A category needs at least this share of the rows for an indicator of its own.
 SMALLEST_SHARE = 0.01
 
+#: … and this many rows: one row alone is no group.
+SMALLEST_COUNT = 2
+
 #: A column whose indicators vary less than this is not blown up to variance 1: where nearly
 #: all rows agree, the few others would decide everything. (One value in 19 rows is 0.05.)
 LEAST_VARIANCE = 0.05
@@ -125,7 +128,7 @@ def fit_categories(reading: Reading, cleaned: Cleaned, scaling: str) -> Categori
     """
     held = cleaned.values
     n_rows, counts = len(held.codes), held.counts()
-    least = SMALLEST_SHARE * n_rows
+    least = max(SMALLEST_SHARE * n_rows, SMALLEST_COUNT)
     frequent = np.flatnonzero(counts >= least)
     named = [(-int(counts[i]), held.values[int(i)].as_py()) for i in frequent]
     named = sorted(named)[:MOST_CATEGORIES]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from gpuseg.backends.base import Backend
 from gpuseg.errors import ModelError
 from gpuseg.features.categories import CategoricalEncoder
 from gpuseg.features.numeric import NumericEncoder
-from gpuseg.features.reading import Cleaned
 from gpuseg.features.reduction import Projection
 from gpuseg.features.stored import Stored
 from gpuseg.records import Array, Progress, Table, no_progress
@@ -25,6 +24,22 @@ Warn = Callable[[str], None]
 
 def no_warning(_sentence: str) -> None:
     """Tell nobody."""
+
+
+class ColumnValues(NamedTuple):
+    """The values of a column, without placeholders, for people and profiles.
+
+    Parameters
+    ----------
+    kind
+        ``numeric``, ``categorical`` or ``datetime``.
+    values
+        Categorical: ``pa.Array`` of texts with nulls. Else host array of shape (n,), float64,
+        NaN where missing; dates are days since 1970-01-01 (UTC).
+    """
+
+    kind: str
+    values: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +73,7 @@ class Encoder:
         widths = [len(column.names) for column in self.columns]
         return np.repeat(np.arange(len(widths), dtype=np.int32), widths)
 
-    def clean(self, table: Table, column: str) -> Cleaned:
+    def clean(self, table: Table, column: str) -> ColumnValues:
         """Return the values of a kept column as they were read, in the table's order.
 
         Raises
@@ -66,7 +81,12 @@ class Encoder:
         ModelError
             If the encoder does not use the column, or the table's column does not fit.
         """
-        return self.columns[self._position(column)].reading.read(table.arrow)
+        if column not in self.column_names:
+            raise ModelError(f"the model does not use column '{column}'")
+        cleaned = self.columns[self.column_names.index(column)].reading.read(table.arrow)
+        if cleaned.kind == "categorical":
+            return ColumnValues(cleaned.kind, cleaned.values.rows())
+        return ColumnValues(cleaned.kind, cleaned.values)
 
     def features(
         self,
@@ -129,11 +149,6 @@ class Encoder:
         if not stored.flag("projected"):
             return encoder
         return cls(columns, Projection.checked(arrays, len(encoder.feature_names)))
-
-    def _position(self, column: str) -> int:
-        if column not in self.column_names:
-            raise ModelError(f"the model does not use column '{column}'")
-        return self.column_names.index(column)
 
 
 _TYPES: Mapping[str, type[NumericEncoder] | type[CategoricalEncoder]] = {
