@@ -1,1 +1,25 @@
-"""The door: files and warehouses, in and out. Only this package knows systems."""
+"""The door: files and warehouses, in and out. Only this package knows systems.
+
+Each warehouse system is one module (``duckdb``), named after the first word of its
+address (``duckdb:PATH``).
+"""
+
+from gpuseg.tables.dialect import CsvOptions
+from gpuseg.tables.loading import load
+from gpuseg.tables.location import Location, locate, locate_warehouse
+from gpuseg.tables.publish import Output, check_output, publish
+from gpuseg.tables.reading import TableSummary, peek, read_table
+
+__all__ = [
+    "CsvOptions",
+    "Location",
+    "Output",
+    "TableSummary",
+    "check_output",
+    "load",
+    "locate",
+    "locate_warehouse",
+    "peek",
+    "publish",
+    "read_table",
+]

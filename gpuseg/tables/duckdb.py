@@ -1,0 +1,324 @@
+"""DuckDB: tables out of a database file and into it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from gpuseg.errors import (
+    DataError,
+    SettingsError,
+    SinkError,
+    SourceError,
+    TableNotFoundError,
+    did_you_mean,
+)
+from gpuseg.tables.agreement import SHOWN_NAMES, check_agreement, check_names
+from gpuseg.tables.duckdb_types import quoted, restored, to_arrow
+from gpuseg.tables.location import Location
+
+#: Seconds to wait before each new try while another process holds the file.
+RETRY_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.5)
+
+
+# -- reading -----------------------------------------------------------------------------
+
+
+def read(
+    location: Location, *, columns: Sequence[str] | None = None, query: str | None = None
+) -> pa.Table:
+    """Read a table, or the rows of a query, with what is needed to write it back unchanged.
+
+    Raises
+    ------
+    TableNotFoundError
+        If there is no such file, schema, table or column.
+    SettingsError
+        If the query is not one SELECT.
+    DataError
+        If the file is no DuckDB database, or a column cannot travel through Arrow.
+    SourceError
+        If the file stays locked or unreadable.
+    """
+    with _open(location.path, SourceError) as connection:
+        rows = _relation(connection, location, query)
+        if columns is not None:
+            for name in columns:
+                if name not in rows.columns:
+                    hint = did_you_mean(name, rows.columns)
+                    raise DataError(f"column '{name}' is not in '{location.display}'{hint}")
+            rows = rows.project(", ".join(map(quoted, columns)))
+        return to_arrow(rows)
+
+
+def peek(
+    location: Location, *, query: str | None = None, sample_rows: int
+) -> tuple[int, list[tuple[str, str]], pa.Table]:
+    """Return the number of rows, names and types of the columns, and the first rows."""
+    with _open(location.path, SourceError) as connection:
+        rows = _relation(connection, location, query)
+        [(n_rows,)] = rows.aggregate("count(*)").fetchall()
+        types = [str(kind) for kind in rows.types]
+        return (
+            int(n_rows),
+            list(zip(rows.columns, types, strict=True)),
+            to_arrow(rows.limit(sample_rows)),
+        )
+
+
+def _relation(
+    connection: duckdb.DuckDBPyConnection, location: Location, query: str | None
+) -> duckdb.DuckDBPyRelation:
+    if query is not None:
+        return _query(connection, query)
+    kind, schema, table = find_table(connection, location)
+    if not kind:
+        raise _not_found(connection, location)
+    return connection.sql(f"FROM {quoted(schema)}.{quoted(table)}")
+
+
+def _query(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation:
+    try:
+        statements = connection.extract_statements(query)
+    except duckdb.Error as error:
+        raise SettingsError(f"the input query is no SQL that DuckDB understands: {error}") from None
+    if len(statements) != 1:
+        raise SettingsError(f"the input query holds {len(statements)} statements; expected one")
+    if statements[0].type != duckdb.StatementType.SELECT:
+        raise SettingsError("the input query is no SELECT; a query may read and nothing else")
+    try:
+        rows = connection.sql(query)
+    except duckdb.Error as error:
+        raise SettingsError(f"the input query does not run: {error}") from None
+    counts = Counter(name.lower() for name in rows.columns)
+    twice = next((name for name in rows.columns if counts[name.lower()] > 1), None)
+    if twice is not None:
+        raise DataError(f"the input query has two columns '{twice}'; give each a name with AS")
+    return rows
+
+
+def find_table(connection: duckdb.DuckDBPyConnection, location: Location) -> tuple[str, str, str]:
+    """Return kind (``table``, ``view`` or nothing), schema and name as they are spelt there."""
+    for kind, schema, table in _tables(connection):
+        spelt = (schema.lower(), table.lower())
+        if spelt == (location.schema.lower(), location.table.lower()):
+            return kind, schema, table
+    return "", location.schema, location.table
+
+
+def _tables(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
+    return connection.execute(
+        "SELECT 'table', schema_name, table_name FROM duckdb_tables() "
+        "WHERE database_name = current_database() "
+        "UNION ALL SELECT 'view', schema_name, view_name FROM duckdb_views() "
+        "WHERE database_name = current_database() AND NOT internal ORDER BY ALL"
+    ).fetchall()
+
+
+def _not_found(connection: duckdb.DuckDBPyConnection, location: Location) -> TableNotFoundError:
+    names = [f"{schema}.{table}" for _kind, schema, table in _tables(connection)]
+    asked = f"{location.schema}.{location.table}"
+    if not names:
+        return TableNotFoundError(
+            f"table '{asked}' is not in '{location.path}', which holds no table; "
+            f"gpuseg load FILE {asked} makes one"
+        )
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return TableNotFoundError(
+        f"table '{asked}' is not in '{location.path}'{did_you_mean(asked, names)}; it has: "
+        f"{', '.join(names[:SHOWN_NAMES])}{more}"
+    )
+
+
+# -- writing -----------------------------------------------------------------------------
+
+
+def begin(path: Path) -> Transaction:
+    """Begin a transaction in a database file, which is made if it is not there.
+
+    Raises
+    ------
+    SettingsError
+        If the folder of the file is not there.
+    SinkError
+        If the file stays locked, or cannot be written to.
+    """
+    return Transaction(path)
+
+
+class Transaction:
+    """Tables of one database that appear together, or not at all.
+
+    DuckDB itself does what matters: until `commit` everyone else sees the old tables, and
+    a process that dies leaves them as they were, with nothing to clean up.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_new = not path.exists()
+        self._committed = False
+        _check_folder(path)
+        self._connection = _connect(path, SinkError, read_only=False)
+        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.begin()
+
+    def stage(self, location: Location, table: pa.Table, mode: str) -> None:
+        """Write a table inside the transaction and check what was written.
+
+        Raises
+        ------
+        SettingsError
+            If the name belongs to a view.
+        DataError
+            If a type has no place in DuckDB, or `mode` is append and the columns differ.
+        SinkError
+        """
+        check_names(table.schema.names, "a DuckDB table")
+        with _translated(self._path, SinkError):
+            self._stage(location, table, mode)
+
+    def check(self, location: Location, schema: pa.Schema, mode: str) -> None:
+        """Find out whether `stage` would take columns like these; write nothing."""
+        self.stage(location, schema.empty_table(), mode)
+
+    def commit(self) -> None:
+        """Let all tables appear at once."""
+        with _translated(self._path, SinkError):
+            self._connection.commit()
+        self._committed = True
+
+    def close(self) -> None:
+        """Give the file free; what was not committed never was."""
+        self._connection.close()
+        if self._is_new and not self._committed:
+            self._path.unlink(missing_ok=True)
+            self._path.with_name(self._path.name + ".wal").unlink(missing_ok=True)
+
+    def _stage(self, location: Location, table: pa.Table, mode: str) -> None:
+        connection = self._connection
+        kind, schema, name = find_table(connection, location)
+        if kind == "view":
+            raise SettingsError(f"'{location.display}' is a view; give the name of a table")
+        target = f"{quoted(schema)}.{quoted(name)}"
+        rows = self._rows(table)
+        connection.register("gpuseg_rows", table)
+        try:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+            before = 0
+            if kind and mode == "append":
+                self._check_columns(location, target, rows)
+                before = self._count(target)
+                connection.execute(f"INSERT INTO {target} BY NAME {rows}")
+            else:
+                connection.execute(f"CREATE OR REPLACE TABLE {target} AS {rows}")
+        finally:
+            connection.unregister("gpuseg_rows")
+        written = self._count(target) - before
+        if written != table.num_rows:
+            raise SinkError(
+                f"{written} of {table.num_rows} rows arrived in '{location.display}'; the "
+                "previous table stands"
+            )
+
+    def _rows(self, table: pa.Table) -> str:
+        try:
+            with duckdb.connect() as probe:  # names the column that DuckDB cannot hold
+                for field in table.schema:
+                    probe.from_arrow(pa.schema([field]).empty_table()).fetchall()
+        except duckdb.Error:
+            raise DataError(
+                f"column '{field.name}' has the Arrow type {field.type}, which DuckDB cannot "
+                "hold; write to a .parquet or .arrow file"
+            ) from None
+        return f"SELECT {', '.join(map(restored, table.schema))} FROM gpuseg_rows"
+
+    def _check_columns(self, location: Location, target: str, rows: str) -> None:
+        old, new = self._connection.sql(f"FROM {target}"), self._connection.sql(rows)
+        check_agreement(
+            location.display,
+            dict(zip(old.columns, map(str, old.types), strict=True)),
+            dict(zip(new.columns, map(str, new.types), strict=True)),
+        )
+
+    def _count(self, target: str) -> int:
+        found = self._connection.execute(f"SELECT count(*) FROM {target}").fetchone()
+        assert found is not None
+        return int(found[0])
+
+
+# -- the file ----------------------------------------------------------------------------
+
+
+@contextmanager
+def _open(
+    path: Path, failure: type[SourceError | SinkError]
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database to read; a file that is not there is not made."""
+    if not path.exists():
+        raise TableNotFoundError(
+            f"there is no database '{path}'; gpuseg load FILE db.table makes one, and "
+            "--warehouse duckdb:PATH names another"
+        )
+    connection = _connect(path, failure, read_only=True)
+    try:
+        with _translated(path, failure):
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+    finally:
+        connection.close()
+
+
+def _check_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise SettingsError(f"'{path}' cannot be made: there is no folder '{path.parent}'")
+
+
+def _connect(
+    path: Path, failure: type[SourceError | SinkError], *, read_only: bool
+) -> duckdb.DuckDBPyConnection:
+    for seconds in (*RETRY_SECONDS, None):
+        try:
+            return duckdb.connect(str(path), read_only=read_only)
+        except duckdb.ConnectionException as error:
+            # this very process has the file open, the other way round
+            if not read_only or "different configuration" not in str(error):
+                raise _failed(path, failure, error) from None
+            return duckdb.connect(str(path))
+        except duckdb.Error as error:
+            if seconds is None or "lock" not in str(error):
+                raise _failed(path, failure, error) from None
+            time.sleep(seconds)
+    raise AssertionError("the last try returns or raises")
+
+
+@contextmanager
+def _translated(path: Path, failure: type[SourceError | SinkError]) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise _failed(path, failure, error) from None
+
+
+def _failed(
+    path: Path, failure: type[SourceError | SinkError], error: duckdb.Error
+) -> DataError | SourceError | SinkError:
+    said = str(error).partition("\n")[0]
+    if "Could not set lock" in said:
+        holder = re.search(r"PID (\d+)", said)
+        by = f" by process {holder.group(1)}" if holder else ""
+        return failure(f"'{path}' is locked{by}; close it there and run again")
+    if "different configuration" in said:
+        return failure(f"'{path}' is open for reading in this process; close it and run again")
+    if "not a valid DuckDB database" in said or "orrupt" in said:
+        return DataError(f"'{path}' is no DuckDB database, or a damaged one: {said}")
+    if isinstance(error, duckdb.ConversionException):
+        # DuckDB quotes the value, which may be a customer's
+        return DataError(f"'{path}': a value does not fit the type of its column")
+    return failure(f"'{path}': {said}")

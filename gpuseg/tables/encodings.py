@@ -1,0 +1,109 @@
+"""The encoding of a text file, and its bytes without compression."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from gpuseg.errors import DataError, SettingsError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with byte order mark"),
+    (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
+    (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
+)
+#: What tables are written in; a detector that may choose among 90 often chooses badly.
+_ONE_BYTE = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "latin_1", "mac_roman"]
+_MANY_BYTES = ["cp932", "euc_jp", "gb18030", "big5", "cp949"]
+_WIDE = ["utf_16_le", "utf_16_be"]
+#: Lines that hold foreign letters tell the encoding; this much of them is enough.
+_EVIDENCE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoding under the name for people and the one for the decoder."""
+
+    name: str
+    codec: str
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether it is UTF-8, with or without a byte order mark."""
+        return self.codec == "utf8"
+
+    def decode(self, data: bytes, *, complete: bool = True) -> str:
+        """Decode; unless `complete`, a letter that was cut at the end is left out.
+
+        Raises
+        ------
+        UnicodeDecodeError
+        """
+        # the mark is no part of the first name
+        return (
+            codecs.getincrementaldecoder(self.codec)().decode(data, complete).removeprefix("\ufeff")
+        )
+
+
+def open_bytes(path: Path) -> pa.NativeFile:
+    """Open a file for reading, decompressed when its first bytes say gzip."""
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    return pa.input_stream(path, compression="gzip" if is_gzip else None)
+
+
+def find_encoding(path: Path, given: str | None, n_bytes: int) -> Encoding:
+    """Tell the encoding of a text file from its first `n_bytes` bytes.
+
+    Raises
+    ------
+    SettingsError
+        If `given` is not an encoding.
+    DataError
+        If the bytes are no text.
+    """
+    if given:
+        return _given(given)
+    with open_bytes(path) as stream:
+        data = stream.read(n_bytes) if n_bytes < 1 << 62 else stream.read()
+    for mark, codec, name in _MARKS:
+        if data.startswith(mark):
+            return Encoding(name, "utf8" if codec == "utf-8-sig" else codec)
+    utf8 = Encoding("UTF-8", "utf8")
+    try:
+        utf8.decode(data, complete=len(data) < n_bytes)
+    except UnicodeDecodeError:
+        return _detect(path, data)
+    return _detect(path, data) if b"\0" in data else utf8
+
+
+def _given(name: str) -> Encoding:
+    try:
+        codec = codecs.lookup(name).name
+    except LookupError:
+        raise SettingsError(
+            f"'{name}' is no encoding; try utf-8, utf-16, cp1252 or cp932"
+        ) from None
+    return Encoding(name, "utf8" if codec in ("utf-8", "utf-8-sig") else codec)
+
+
+def _detect(path: Path, data: bytes) -> Encoding:
+    import charset_normalizer  # slow to import, and seldom needed
+
+    wide = b"\0" in data  # no other encoding has null bytes in text
+    if wide:
+        evidence = data[:_EVIDENCE_BYTES]
+    else:
+        foreign = (line for line in data.splitlines(keepends=True) if not line.isascii())
+        evidence = b"".join(foreign)[:_EVIDENCE_BYTES]
+    candidates = _WIDE if wide else _ONE_BYTE + _MANY_BYTES
+    best = charset_normalizer.from_bytes(evidence, cp_isolation=candidates).best()
+    if best is None:
+        raise DataError(f"'{path}' is no text in a known encoding; give --csv-encoding")
+    # among encodings that read the same text, take the one that is most in use
+    same = best.could_be_from_charset
+    codec = codecs.lookup("cp1252" if "cp1252" in same else best.encoding).name
+    return Encoding(codec.upper() if codec.startswith("utf") else codec, codec)

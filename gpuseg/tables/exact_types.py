@@ -1,0 +1,168 @@
+"""Types for columns of text, given only where no value changes.
+
+A column gets a type when every one of its values survives the way there and back. The
+rules, and why they are what they are, stand in ``docs/decisions/csv-typing.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+#: A decimal text of at most 16 characters has at most 15 digits, which a double keeps.
+SHORT_NUMBER = 16
+
+_NUMBER = r"^-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+_TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
+_UTC = r"(?:Z|\+00(?::?00)?)$"
+_THOUSANDS = r"^-?[1-9][0-9]{0,2},[0-9]{3}$"
+_NOT_FINITE = pa.array(["nan", "NaN", "inf", "-inf"])
+_BOOLEANS = pa.array(["true", "false", "True", "False", "TRUE", "FALSE"])
+
+
+def exact(texts: pa.ChunkedArray, *, decimal: str = ".") -> pa.ChunkedArray:
+    """Return the column with the first type that keeps every value, else as it is.
+
+    Parameters
+    ----------
+    texts : pa.ChunkedArray of string
+    decimal
+        ``.`` or ``,``: the decimal sign of this file.
+
+    Returns
+    -------
+    column : pa.ChunkedArray
+        int64, double, bool, date32, timestamp (us, or ns where it takes nine digits; with
+        zone UTC where every value says so), or the same strings.
+    """
+    if texts.null_count == len(texts):
+        return texts
+    converters: tuple[Callable[[pa.ChunkedArray], pa.ChunkedArray | None], ...] = (
+        _integers,
+        _doubles if decimal == "." else _comma_doubles,
+        _booleans,
+        _dates,
+        _timestamps,
+    )
+    for convert in converters:
+        converted = convert(texts)
+        if converted is not None:
+            return converted
+    return texts
+
+
+def decimal_sign(columns: list[pa.ChunkedArray]) -> str | None:
+    """Return the decimal sign that these columns of text show, or None.
+
+    ``1,234`` alone may be a thousand or a fraction and shows nothing; ``1,5`` does. A
+    single number with a decimal point outweighs all commas.
+    """
+    if any(_has(column, ".") and _doubles(column) is not None for column in columns):
+        return "."
+    if any(is_comma_number(column) and not _all_thousands(column) for column in columns):
+        return ","
+    return None
+
+
+def is_comma_number(texts: pa.ChunkedArray) -> bool:
+    """Say whether all values are numbers and some are written with a comma."""
+    return _has(texts, ",") and _comma_doubles(texts) is not None
+
+
+def _integers(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    numbers = _cast(texts, pa.int64())
+    return numbers if numbers is not None and _all_equal(numbers, texts) else None
+
+
+def _doubles(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    numbers = _cast(texts, pa.float64())
+    if numbers is None:
+        return None
+    differs = pc.invert(pc.equal(pc.cast(numbers, pa.string()), texts))
+    odd = pc.filter(texts, differs)
+    finite = pc.is_finite(pc.filter(numbers, differs))
+    if not _all(pc.or_(finite, pc.is_in(odd, value_set=_NOT_FINITE))):
+        return None
+    if not _all(pc.is_finite(numbers), any_is_enough=True):
+        return None
+    odd = pc.filter(odd, finite)
+    if not _all(pc.match_substring_regex(odd, _NUMBER)):
+        return None
+    is_long = pc.or_(
+        pc.greater(pc.utf8_length(odd), SHORT_NUMBER), pc.match_substring_regex(odd, "[eE]")
+    )
+    return numbers if all(map(_survives, pc.filter(odd, is_long).to_pylist())) else None
+
+
+def _survives(text: str) -> bool:
+    """Say whether printing the double with as many digits gives the same number."""
+    number = Decimal(text).normalize()
+    digits = len(number.as_tuple().digits)
+    return Decimal(f"{float(text):.{digits - 1}e}") == number
+
+
+def _comma_doubles(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    if _has(texts, "."):
+        return None
+    return _doubles(pc.replace_substring(texts, ",", "."))
+
+
+def _booleans(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    words = pc.drop_null(texts)
+    if not _all(pc.is_in(words, value_set=_BOOLEANS)):
+        return None
+    return pc.equal(pc.utf8_lower(texts), "true")
+
+
+def _dates(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    dates = _cast(texts, pa.date32())
+    return dates if dates is not None and _all_equal(dates, texts) else None
+
+
+def _timestamps(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    # the first value turns most columns of text away before the pattern is tried on all
+    first = pc.drop_null(texts).slice(0, 1)
+    for zone, ending in ((None, "$"), ("UTC", _UTC)):
+        if _all(pc.match_substring_regex(first, _TIMESTAMP + ending)):
+            return _timestamps_of(texts, _TIMESTAMP + ending, zone)
+    return None
+
+
+def _timestamps_of(
+    texts: pa.ChunkedArray, pattern: str, zone: str | None
+) -> pa.ChunkedArray | None:
+    if not _all(pc.match_substring_regex(texts, pattern)):
+        return None
+    if zone:
+        texts = pc.replace_substring_regex(texts, _UTC, "Z")
+    stamps = _cast(texts, pa.timestamp("us", zone))
+    return stamps if stamps is not None else _cast(texts, pa.timestamp("ns", zone))
+
+
+def _cast(texts: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+    try:
+        return pc.cast(texts, kind)
+    except pa.ArrowInvalid:
+        return None
+
+
+def _all_equal(values: pa.ChunkedArray, texts: pa.ChunkedArray) -> bool:
+    return _all(pc.equal(pc.cast(values, pa.string()), texts))
+
+
+def _all(flags: pa.ChunkedArray, *, any_is_enough: bool = False) -> bool:
+    """Say whether all flags (or one of them) are true; missing ones do not count."""
+    reduce = pc.any if any_is_enough else pc.all
+    return bool(reduce(flags, min_count=0).as_py())
+
+
+def _has(texts: pa.ChunkedArray, sign: str) -> bool:
+    return _all(pc.match_substring(texts, sign), any_is_enough=True)
+
+
+def _all_thousands(texts: pa.ChunkedArray) -> bool:
+    with_comma = pc.filter(texts, pc.match_substring(texts, ","))
+    return _all(pc.match_substring_regex(with_comma, _THOUSANDS))

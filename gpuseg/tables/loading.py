@@ -1,0 +1,41 @@
+"""``gpuseg load``: a file into the warehouse."""
+
+from __future__ import annotations
+
+from gpuseg.errors import SettingsError
+from gpuseg.records import Progress, Table, no_progress
+from gpuseg.tables.dialect import CsvOptions
+from gpuseg.tables.location import Location
+from gpuseg.tables.publish import Output, publish
+from gpuseg.tables.reading import read_table
+
+
+def load(
+    file: Location,
+    table: Location,
+    *,
+    mode: str = "overwrite",
+    csv: CsvOptions | None = None,
+    progress: Progress = no_progress,
+) -> Table:
+    """Put a file, or a folder of Parquet parts, into a table of the warehouse.
+
+    Returns
+    -------
+    loaded : Table
+        The rows that were put there, and what the reader decided.
+
+    Raises
+    ------
+    SettingsError
+        If the first is no file or the second no table.
+    GpusegError
+        As `read_table` and `publish`.
+    """
+    if file.in_warehouse:
+        raise SettingsError(f"'{file.display}' is not a file; expected FILE, then db.table")
+    if not table.in_warehouse:
+        raise SettingsError(f"'{table.display}' is not db.table; expected FILE, then db.table")
+    loaded = read_table(file, csv=csv or CsvOptions(), progress=progress)
+    publish([Output(table, loaded.arrow)], mode)
+    return loaded

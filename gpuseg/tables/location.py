@@ -1,0 +1,165 @@
+"""Where a table lives: what the user wrote, made into a place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpuseg.errors import SettingsError
+
+DEFAULT_WAREHOUSE = "duckdb:gpuseg.duckdb"
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".csv.gz": "csv",
+    ".tsv.gz": "csv",
+    ".txt.gz": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".ndjson.gz": "jsonl",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+
+#: Warehouse systems by the first word of their address; each is a module of this package
+#: that is imported when a table in it is first named.
+SYSTEMS = ("duckdb",)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file, a folder of Parquet parts, or a table in a warehouse.
+
+    Parameters
+    ----------
+    kind
+        ``file``, ``folder``, or the warehouse's system (``duckdb``).
+    display
+        How to call it in front of people: without credentials.
+    path
+        The file, the folder, or the file that holds the database.
+    format
+        Of a file or of a folder's parts: ``parquet``, ``csv``, ``jsonl`` or ``arrow``.
+    schema, table
+        In a warehouse. Both empty for the warehouse as a whole, which can be queried.
+    """
+
+    kind: str
+    display: str
+    path: Path
+    format: str = ""
+    schema: str = ""
+    table: str = ""
+
+    @property
+    def in_warehouse(self) -> bool:
+        """Whether it is a table (or all) of a warehouse."""
+        return self.kind in SYSTEMS
+
+
+def locate(
+    argument: str, *, warehouse: str | None = None, default_schema: str | None = None
+) -> Location:
+    """Decide what the name of a table means.
+
+    Parameters
+    ----------
+    argument
+        A path (it exists, or its suffix is known, or it ends in ``/``), or ``db.table``;
+        parts that hold dots or blanks may stand in double quotes.
+    warehouse
+        Where ``db.table`` lives: ``duckdb:PATH``; ``duckdb:gpuseg.duckdb`` when not given.
+    default_schema
+        Lets a bare ``table`` mean a table of this schema.
+
+    Raises
+    ------
+    SettingsError
+        If it is neither a path with a known suffix nor ``db.table``, or if there is no
+        such warehouse system.
+
+    Examples
+    --------
+    >>> locate("sales/orders.csv.gz").format
+    'csv'
+    >>> locate("ml_datasets.gluon_train").table
+    'gluon_train'
+    """
+    if not argument.strip() or "\0" in argument:
+        raise SettingsError(f"a table's name is empty or holds a null character; {_BOTH_FORMS}")
+    path = Path(argument).expanduser()
+    suffix = format_suffix(path.name)
+    if argument.endswith("/") or path.is_dir():
+        return Location("folder", argument, path, format="parquet")
+    if suffix:
+        return Location("file", argument, path, format=FORMATS[suffix])
+    if "/" in argument or path.is_file():
+        raise SettingsError(
+            f"'{argument}' has none of the suffixes that tell what it holds: {', '.join(FORMATS)}"
+        )
+    return _in_warehouse(argument, warehouse, default_schema)
+
+
+def locate_warehouse(warehouse: str | None = None) -> Location:
+    """Return the warehouse as a whole, to run ``--input-query`` in."""
+    kind, path = _system(warehouse or DEFAULT_WAREHOUSE)
+    return Location(kind, f"query in {kind}:{path}", path)
+
+
+def format_suffix(name: str) -> str:
+    """Return the longest known suffix of a file name, or nothing."""
+    known = (suffix for suffix in FORMATS if name.lower().endswith(suffix))
+    return max(known, key=len, default="")
+
+
+_BOTH_FORMS = "give a file (such as customers.csv) or a table of the warehouse as db.table"
+
+_NAME = re.compile(r'"(?:[^"]|"")+"|[^."]+')
+
+
+def _in_warehouse(argument: str, warehouse: str | None, default_schema: str | None) -> Location:
+    parts = _split(argument)
+    if len(parts) == 1 and default_schema:
+        parts = [default_schema, *parts]
+    if len(parts) != 2:
+        raise SettingsError(
+            f"'{argument}' is neither a file nor db.table (names that hold a dot go into "
+            f"double quotes); {_BOTH_FORMS}"
+        )
+    kind, path = _system(warehouse or DEFAULT_WAREHOUSE)
+    schema, table = parts
+    return Location(kind, argument, path, schema=schema, table=table)
+
+
+def _split(argument: str) -> list[str]:
+    """Split ``a.b`` and ``"a.b".c`` into names; an unreadable text gives no names."""
+    names, position = [], 0
+    while found := _NAME.match(argument, position):
+        word = found.group()
+        names.append(word[1:-1].replace('""', '"') if word.startswith('"') else word)
+        position = found.end()
+        if position == len(argument):
+            return names
+        if argument[position] != ".":
+            break
+        position += 1
+    return []
+
+
+def _system(warehouse: str) -> tuple[str, Path]:
+    system, _, rest = warehouse.partition(":")
+    if system not in SYSTEMS:
+        # what follows the first word may hold a password
+        raise SettingsError(
+            f"no warehouse system is called '{system[:20]}'; there is duckdb:PATH, for example "
+            f"{DEFAULT_WAREHOUSE}"
+        )
+    if not rest or rest.startswith(":"):
+        raise SettingsError(f"'{warehouse}' names no database file; write duckdb:PATH")
+    return system, Path(rest).expanduser()

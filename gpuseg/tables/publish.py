@@ -1,0 +1,272 @@
+"""Results appear together: everything is staged and checked first, then all is swapped.
+
+A process that dies at any moment leaves every previous table whole. Leftovers are hidden
+and are removed by the next one that publishes there; in DuckDB there are none, since a
+transaction that was not committed never was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpuseg.errors import SettingsError, SinkError
+from gpuseg.tables import files
+from gpuseg.tables.agreement import check_agreement
+from gpuseg.tables.location import Location
+from gpuseg.tables.reading import read_table
+from gpuseg.tables.staging import StagingFolder, Swap, check_folder
+from gpuseg.tables.systems import Transaction, system
+
+MODES = ("overwrite", "replace", "append")
+TEXT_FORMATS = ("csv", "jsonl")
+NOTHING = "nothing"
+
+
+class Output(NamedTuple):
+    """A table and where it goes."""
+
+    location: Location
+    arrow: pa.Table
+
+
+def publish(outputs: Sequence[Output], mode: str = "overwrite") -> None:
+    """Write tables so that all of them appear, or none.
+
+    Parameters
+    ----------
+    outputs
+        The first one is the main output. Files, and tables of one or more databases.
+    mode
+        For the main output: ``overwrite`` (or ``replace``), or ``append``, which needs
+        columns of the same names and types, in any order. The others are always replaced.
+
+    Raises
+    ------
+    SettingsError
+        If two outputs have the same place, or a place cannot be written to.
+    DataError
+        If a place cannot hold a column, or the columns to append do not agree.
+    SinkError
+        If writing failed. In all cases the previous tables stand.
+    """
+    _check_places([output.location for output in outputs], mode)
+    with _Stage() as stage:
+        for position, output in enumerate(outputs):
+            reached(f"stage {position}")
+            stage.add(output, mode if position == 0 else "overwrite")
+        stage.swap()
+
+
+def check_output(location: Location, schema: pa.Schema, mode: str = "overwrite") -> None:
+    """Find out before any work whether `publish` would take such a table there.
+
+    Raises
+    ------
+    SettingsError, DataError, SinkError
+        As `publish`.
+    """
+    _check_places([location], mode)
+    if location.in_warehouse:
+        with contextlib.closing(system(location).begin(location.path)) as transaction:
+            transaction.check(location, schema, mode)
+        return
+    target = location.path.resolve()
+    _check_file(location, target, schema, mode)
+    if mode == "append" and target.exists() and location.kind == "file":
+        _agreeing(location, schema.empty_table())
+    elif mode == "append" and target.exists():
+        _next_part(location, target, schema.empty_table())
+
+
+def reached(_moment: str) -> None:
+    """Mark a moment of publishing; tests stop the process here."""
+
+
+def _check_places(locations: Sequence[Location], mode: str) -> None:
+    if mode not in MODES:
+        raise SettingsError(f"the output mode is '{mode}'; it must be one of {', '.join(MODES)}")
+    seen: set[tuple[Path, str, str]] = set()
+    for location in locations:
+        if location.in_warehouse and not location.table:
+            raise SettingsError(f"'{location.display}' is no table to write to; give db.table")
+        place = location.path.resolve(), location.schema.lower(), location.table.lower()
+        if place in seen:
+            raise SettingsError(f"two outputs go to '{location.display}'; give each its own place")
+        seen.add(place)
+
+
+def _check_file(location: Location, target: Path, schema: pa.Schema, mode: str) -> None:
+    check_folder(target)
+    files.check_writable(schema, location.format)
+    if location.kind != "folder" or not target.exists():
+        return
+    others = [entry.name for entry in target.iterdir() if not files.is_part_or_hidden(entry)]
+    if others and mode != "append":
+        raise SettingsError(
+            f"'{location.display}' would be replaced as a whole, but it also holds "
+            f"'{min(others)}'; give a folder of its own, or a file"
+        )
+
+
+@dataclass
+class _Stage:
+    """All that is written but not yet seen."""
+
+    transactions: dict[Path, Transaction] = field(default_factory=dict)
+    folders: dict[Path, StagingFolder] = field(default_factory=dict)
+    swaps: list[Swap] = field(default_factory=list)
+
+    def __enter__(self) -> _Stage:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for transaction in self.transactions.values():
+            transaction.close()
+        for folder in self.folders.values():
+            folder.close()
+
+    def add(self, output: Output, mode: str) -> None:
+        """Write an output to the side and check it."""
+        location, table = output
+        if location.in_warehouse:
+            database = location.path.resolve()
+            if database not in self.transactions:
+                self.transactions[database] = system(location).begin(location.path)
+            self.transactions[database].stage(location, table, mode)
+            return
+        target = location.path.resolve()  # what a link points to is replaced, not the link
+        _check_file(location, target, table.schema, mode)
+        if mode == "append" and target.exists() and location.kind == "file":
+            table = _appended(location, table)
+        with _file_errors(location):
+            if target.parent not in self.folders:
+                self.folders[target.parent] = StagingFolder(target.parent)
+            self._write(location, target, table, mode)
+
+    def _write(self, location: Location, target: Path, table: pa.Table, mode: str) -> None:
+        suffix = files.suffix_of(location)
+        file = staged = self.folders[target.parent].path / f"{len(self.swaps)}{suffix}"
+        if location.kind == "folder" and mode == "append" and target.exists():
+            name, table = _next_part(location, target, table)
+            target = target / name
+        elif location.kind == "folder":
+            staged = staged.with_suffix("")
+            staged.mkdir()
+            file = staged / "part-00000.parquet"
+        n_written = files.write(file, table, location.format, suffix)
+        if n_written != table.num_rows:
+            raise SinkError(f"{n_written} of {table.num_rows} rows arrived in '{target}'")
+        swap = Swap(staged, target)
+        swap.prepare()
+        self.swaps.append(swap)
+
+    def swap(self) -> None:
+        """Let everything appear; what fails on the way takes everything back."""
+        try:
+            for position, swap in enumerate(self.swaps):
+                reached(f"swap {position}")
+                with _file_errors_at(swap.target):
+                    swap.swap()
+            # last, because a commit cannot be taken back
+            for transaction in self.transactions.values():
+                reached("commit")
+                transaction.commit()
+        except BaseException:
+            for swap in reversed(self.swaps):
+                swap.undo()
+            raise
+        reached("swapped")
+
+
+@contextlib.contextmanager
+def _file_errors(location: Location) -> Iterator[None]:
+    with _file_errors_at(location.path):
+        yield
+
+
+@contextlib.contextmanager
+def _file_errors_at(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, duckdb.Error) as error:
+        said = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise SinkError(f"'{path}' was not written ({said}); the previous one stands") from None
+
+
+# -- append ------------------------------------------------------------------------------
+
+
+def _appended(location: Location, table: pa.Table) -> pa.Table:
+    """Return the rows that are there already, and after them the new ones."""
+    old, new = _agreeing(location, table)
+    if location.format in TEXT_FORMATS:
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.register("old", old)
+            connection.register("new", new)
+            return connection.sql("FROM old UNION ALL FROM new").to_arrow_table()
+    return pa.concat_tables([old, new.cast(old.schema)])
+
+
+def _agreeing(location: Location, table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return old and new rows with columns in the old order; refuse what does not agree."""
+    old = read_table(location).arrow
+    if location.format in TEXT_FORMATS:
+        # text has no types of its own: what counts is whether the values are of one kind
+        old_kinds, new_kinds = _kinds(old), _kinds(table)
+        for name in old_kinds.keys() & new_kinds.keys():
+            if NOTHING in (old_kinds[name], new_kinds[name]):
+                new_kinds[name] = old_kinds[name]
+    else:
+        old_kinds, new_kinds = _type_names(old.schema), _type_names(table.schema)
+    check_agreement(location.display, old_kinds, new_kinds)
+    return old, table.select(old.column_names)
+
+
+def _type_names(schema: pa.Schema) -> dict[str, str]:
+    return {column.name: str(column.type) for column in schema}
+
+
+def _kinds(table: pa.Table) -> dict[str, str]:
+    return {
+        name: NOTHING if column.null_count == len(column) else _kind(column.type)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+
+
+def _kind(kind: pa.DataType) -> str:
+    types = pa.types
+    if types.is_integer(kind) or (types.is_decimal(kind) and kind.scale == 0):
+        return "whole number"
+    if types.is_floating(kind) or types.is_decimal(kind):
+        return "number"
+    for is_kind, name in (
+        (types.is_boolean, "true or false"),
+        (types.is_date, "date"),
+        (types.is_timestamp, "timestamp"),
+        (types.is_nested, "nested"),
+    ):
+        if is_kind(kind):
+            return name
+    return "text"
+
+
+def _next_part(location: Location, folder: Path, table: pa.Table) -> tuple[str, pa.Table]:
+    """Return the name of a new part, and the rows in the form of the parts that are there."""
+    there = files.parts(folder) if any(folder.iterdir()) else []
+    # no two processes may choose the same name
+    name = f"part-{len(there):05d}-{uuid.uuid4().hex[:8]}.parquet"
+    if not there:
+        return name, table
+    schema = pq.read_schema(there[0])
+    check_agreement(location.display, _type_names(schema), _type_names(table.schema))
+    return name, table.select(schema.names).cast(schema)

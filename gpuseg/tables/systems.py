@@ -1,0 +1,50 @@
+"""What each warehouse system must be able to do; its module is imported when it is named."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+import pyarrow as pa
+
+from gpuseg.tables.location import Location
+
+
+class Transaction(Protocol):
+    """Tables of one database that appear together, or not at all."""
+
+    def stage(self, location: Location, table: pa.Table, mode: str) -> None:
+        """Write a table where nobody sees it yet, and check what was written."""
+
+    def check(self, location: Location, schema: pa.Schema, mode: str) -> None:
+        """Find out whether `stage` would take such a table; leave nothing behind."""
+
+    def commit(self) -> None:
+        """Let all tables appear at once."""
+
+    def close(self) -> None:
+        """Let go of the database; what was not committed never was."""
+
+
+class System(Protocol):
+    """The module of a warehouse system."""
+
+    def read(
+        self, location: Location, *, columns: Sequence[str] | None, query: str | None
+    ) -> pa.Table:
+        """Read a table, or the rows of a query."""
+
+    def peek(
+        self, location: Location, *, query: str | None, sample_rows: int
+    ) -> tuple[int, list[tuple[str, str]], pa.Table]:
+        """Return the number of rows, names and types of the columns, and the first rows."""
+
+    def begin(self, path: Path) -> Transaction:
+        """Begin a transaction in the database at `path`."""
+
+
+def system(location: Location) -> System:
+    """Return the module that knows the location's warehouse."""
+    return cast(System, importlib.import_module(f"gpuseg.tables.{location.kind}"))
