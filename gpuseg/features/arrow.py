@@ -72,8 +72,8 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return plain(pa.chunked_array([c.storage for c in column.chunks], type=storage))
     if pat.is_dictionary(column.type):
         return plain(column.cast(column.type.value_type))
-    if family(column.type) == "text" and not pat.is_string(column.type):
-        return column.cast(pa.large_string())
+    if family(column.type) == "text":
+        return column.cast(pa.large_string())  # together, texts may take more than 2 GB
     return column
 
 
@@ -104,7 +104,7 @@ def texts(column: pa.ChunkedArray) -> Texts:
     Whole numbers are written without a decimal point, whatever type they are stored in,
     so that ``1``, ``1.0`` and ``"1"`` are one category; booleans are ``true`` and ``false``.
     """
-    if pat.is_null(column.type):
+    if pat.is_null(column.type) or len(column) == 0:
         return Texts(np.full(len(column), -1, dtype=np.int32), pa.array([], pa.string()))
     encoded = column.dictionary_encode().combine_chunks()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)

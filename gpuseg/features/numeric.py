@@ -25,6 +25,9 @@ BOUND = 5.0
 #: Without a transform, features are cut here, so that float32 can hold squared distances.
 FLOAT32_BOUND = 1e15
 
+#: Deviations below this have lost their digits to the end of float64.
+_SMALLEST_SCALE = 1e-290
+
 #: Below this the signed logarithm's unit is too small to divide by.
 _SMALLEST_UNIT = 1e-150
 
@@ -184,7 +187,7 @@ def fit_numeric(
     if log_unit is not None:
         filled = signed_log(filled, log_unit, xp)
     center, scale = _location(filled, settings.scaling, xp)
-    if scale == 0.0:
+    if scale < _SMALLEST_SCALE:
         return NumericFit(None, ())
     cycles, spread = _cycles(present, xp) if reading.kind == "datetime" else ((), 0.0)
     encoder = NumericEncoder(

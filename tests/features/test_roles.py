@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ COLUMNS = {
     "true and false": ([i % 3 == 0 for i in range(N)], "boolean", "kept"),
     "colours": (WORDS, "categorical", "kept"),
     "dictionary": (pa.array(WORDS).dictionary_encode(), "categorical", "kept"),
-    "dates": ([datetime.date(2024, 1, 1 + i % 28) for i in range(N)], "datetime", "kept"),
+    "dates": ([dt.date(2024, 1, 1 + i % 28) for i in range(N)], "datetime", "kept"),
     "written dates": ([f"{1 + i % 28}.1.2024" for i in range(N)], "datetime", "kept"),
     "written numbers": ([f"{v},5" for v in MEASURED], "numeric", "kept"),
     "postal": ([f"{v:05d}" for v in MEASURED % 7], "categorical", "kept"),
@@ -153,7 +153,9 @@ def test_ignored_columns():
     ],
 )
 def test_unknown_columns_are_refused(settings):
-    with pytest.raises(SettingsError, match=r"'ag', which is not .*did you mean 'age'.*it has: age"):
+    with pytest.raises(
+        SettingsError, match=r"'ag', which is not .*did you mean 'age'.*it has: age"
+    ):
         decisions({"age": MEASURED}, **settings)
 
 

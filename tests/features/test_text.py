@@ -91,7 +91,8 @@ def test_reads_dates(texts, days):
 
 
 @pytest.mark.parametrize(
-    "texts", [["1970-02-30"], ["1970-13-01"], ["1970-01-01 25:00"], ["1.234"], ["13/13/1970"], ["x"]]
+    "texts",
+    [["1970-02-30"], ["1970-13-01"], ["1970-01-01 25:00"], ["1.234"], ["13/13/1970"], ["x"]],
 )
 def test_leaves_what_is_no_date(texts):
     assert read_days(texts) is None
