@@ -7,7 +7,7 @@ address (``duckdb:PATH``).
 from gpuseg.tables.dialect import CsvOptions
 from gpuseg.tables.loading import load
 from gpuseg.tables.location import Location, locate, locate_warehouse
-from gpuseg.tables.publish import Output, check_output, publish
+from gpuseg.tables.publishing import Output, check_output, publish
 from gpuseg.tables.reading import TableSummary, peek, read_table
 
 __all__ = [

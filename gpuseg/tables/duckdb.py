@@ -169,7 +169,7 @@ class Transaction:
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.begin()
 
-    def stage(self, location: Location, table: pa.Table, mode: str) -> None:
+    def stage(self, location: Location, table: pa.Table, *, append: bool) -> None:
         """Write a table inside the transaction and check what was written.
 
         Raises
@@ -177,16 +177,16 @@ class Transaction:
         SettingsError
             If the name belongs to a view.
         DataError
-            If a type has no place in DuckDB, or `mode` is append and the columns differ.
+            If a type has no place in DuckDB, or the columns to append differ.
         SinkError
         """
         check_names(table.schema.names, "a DuckDB table")
         with _translated(self._path, SinkError):
-            self._stage(location, table, mode)
+            self._stage(location, table, append)
 
-    def check(self, location: Location, schema: pa.Schema, mode: str) -> None:
+    def check(self, location: Location, schema: pa.Schema, *, append: bool) -> None:
         """Find out whether `stage` would take columns like these; write nothing."""
-        self.stage(location, schema.empty_table(), mode)
+        self.stage(location, schema.empty_table(), append=append)
 
     def commit(self) -> None:
         """Let all tables appear at once."""
@@ -201,7 +201,7 @@ class Transaction:
             self._path.unlink(missing_ok=True)
             self._path.with_name(self._path.name + ".wal").unlink(missing_ok=True)
 
-    def _stage(self, location: Location, table: pa.Table, mode: str) -> None:
+    def _stage(self, location: Location, table: pa.Table, append: bool) -> None:
         connection = self._connection
         kind, schema, name = find_table(connection, location)
         if kind == "view":
@@ -212,7 +212,7 @@ class Transaction:
         try:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
             before = 0
-            if kind and mode == "append":
+            if kind and append:
                 self._check_columns(location, target, rows)
                 before = self._count(target)
                 connection.execute(f"INSERT INTO {target} BY NAME {rows}")

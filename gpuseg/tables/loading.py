@@ -6,7 +6,7 @@ from gpuseg.errors import SettingsError
 from gpuseg.records import Progress, Table, no_progress
 from gpuseg.tables.dialect import CsvOptions
 from gpuseg.tables.location import Location
-from gpuseg.tables.publish import Output, publish
+from gpuseg.tables.publishing import Output, publish
 from gpuseg.tables.reading import read_table
 
 
@@ -14,7 +14,7 @@ def load(
     file: Location,
     table: Location,
     *,
-    mode: str = "overwrite",
+    append: bool = False,
     csv: CsvOptions | None = None,
     progress: Progress = no_progress,
 ) -> Table:
@@ -37,5 +37,5 @@ def load(
     if not table.in_warehouse:
         raise SettingsError(f"'{table.display}' is not db.table; expected FILE, then db.table")
     loaded = read_table(file, csv=csv or CsvOptions(), progress=progress)
-    publish([Output(table, loaded.arrow)], mode)
+    publish([Output(table, loaded.arrow, append)])
     return loaded

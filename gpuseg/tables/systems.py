@@ -15,10 +15,10 @@ from gpuseg.tables.location import Location
 class Transaction(Protocol):
     """Tables of one database that appear together, or not at all."""
 
-    def stage(self, location: Location, table: pa.Table, mode: str) -> None:
+    def stage(self, location: Location, table: pa.Table, *, append: bool) -> None:
         """Write a table where nobody sees it yet, and check what was written."""
 
-    def check(self, location: Location, schema: pa.Schema, mode: str) -> None:
+    def check(self, location: Location, schema: pa.Schema, *, append: bool) -> None:
         """Find out whether `stage` would take such a table; leave nothing behind."""
 
     def commit(self) -> None:

@@ -26,47 +26,46 @@ from gpuseg.tables.reading import read_table
 from gpuseg.tables.staging import StagingFolder, Swap, check_folder
 from gpuseg.tables.systems import Transaction, system
 
-MODES = ("overwrite", "replace", "append")
 TEXT_FORMATS = ("csv", "jsonl")
 NOTHING = "nothing"
 
 
 class Output(NamedTuple):
-    """A table and where it goes."""
+    """A table and where it goes; appended to what is there, or in its place."""
 
     location: Location
     arrow: pa.Table
+    append: bool = False
 
 
-def publish(outputs: Sequence[Output], mode: str = "overwrite") -> None:
+def publish(outputs: Sequence[Output]) -> None:
     """Write tables so that all of them appear, or none.
 
     Parameters
     ----------
     outputs
-        The first one is the main output. Files, and tables of one or more databases.
-    mode
-        For the main output: ``overwrite`` (or ``replace``), or ``append``, which needs
-        columns of the same names and types, in any order. The others are always replaced.
+        Files, and tables of one or more databases. To append, the columns must have the
+        same names and types as those that are there, in any order; a table that is not
+        there is made.
 
     Raises
     ------
     SettingsError
-        If two outputs have the same place, or a place cannot be written to.
+        If two outputs have the same place, or its folder is not there.
     DataError
         If a place cannot hold a column, or the columns to append do not agree.
     SinkError
         If writing failed. In all cases the previous tables stand.
     """
-    _check_places([output.location for output in outputs], mode)
+    _check_places([output.location for output in outputs])
     with _Stage() as stage:
         for position, output in enumerate(outputs):
             reached(f"stage {position}")
-            stage.add(output, mode if position == 0 else "overwrite")
+            stage.add(output)
         stage.swap()
 
 
-def check_output(location: Location, schema: pa.Schema, mode: str = "overwrite") -> None:
+def check_output(location: Location, schema: pa.Schema, *, append: bool = False) -> None:
     """Find out before any work whether `publish` would take such a table there.
 
     Raises
@@ -74,16 +73,16 @@ def check_output(location: Location, schema: pa.Schema, mode: str = "overwrite")
     SettingsError, DataError, SinkError
         As `publish`.
     """
-    _check_places([location], mode)
+    _check_places([location])
     if location.in_warehouse:
         with contextlib.closing(system(location).begin(location.path)) as transaction:
-            transaction.check(location, schema, mode)
+            transaction.check(location, schema, append=append)
         return
     target = location.path.resolve()
-    _check_file(location, target, schema, mode)
-    if mode == "append" and target.exists() and location.kind == "file":
+    _check_file(location, target, schema, append)
+    if append and target.exists() and location.kind == "file":
         _agreeing(location, schema.empty_table())
-    elif mode == "append" and target.exists():
+    elif append and target.exists():
         _next_part(location, target, schema.empty_table())
 
 
@@ -91,9 +90,7 @@ def reached(_moment: str) -> None:
     """Mark a moment of publishing; tests stop the process here."""
 
 
-def _check_places(locations: Sequence[Location], mode: str) -> None:
-    if mode not in MODES:
-        raise SettingsError(f"the output mode is '{mode}'; it must be one of {', '.join(MODES)}")
+def _check_places(locations: Sequence[Location]) -> None:
     seen: set[tuple[Path, str, str]] = set()
     for location in locations:
         if location.in_warehouse and not location.table:
@@ -104,13 +101,13 @@ def _check_places(locations: Sequence[Location], mode: str) -> None:
         seen.add(place)
 
 
-def _check_file(location: Location, target: Path, schema: pa.Schema, mode: str) -> None:
+def _check_file(location: Location, target: Path, schema: pa.Schema, append: bool) -> None:
     check_folder(target)
     files.check_writable(schema, location.format)
     if location.kind != "folder" or not target.exists():
         return
     others = [entry.name for entry in target.iterdir() if not files.is_part_or_hidden(entry)]
-    if others and mode != "append":
+    if others and not append:
         raise SettingsError(
             f"'{location.display}' would be replaced as a whole, but it also holds "
             f"'{min(others)}'; give a folder of its own, or a file"
@@ -134,28 +131,28 @@ class _Stage:
         for folder in self.folders.values():
             folder.close()
 
-    def add(self, output: Output, mode: str) -> None:
+    def add(self, output: Output) -> None:
         """Write an output to the side and check it."""
-        location, table = output
+        location, table, append = output
         if location.in_warehouse:
             database = location.path.resolve()
             if database not in self.transactions:
                 self.transactions[database] = system(location).begin(location.path)
-            self.transactions[database].stage(location, table, mode)
+            self.transactions[database].stage(location, table, append=append)
             return
         target = location.path.resolve()  # what a link points to is replaced, not the link
-        _check_file(location, target, table.schema, mode)
-        if mode == "append" and target.exists() and location.kind == "file":
+        _check_file(location, target, table.schema, append)
+        if append and target.exists() and location.kind == "file":
             table = _appended(location, table)
         with _file_errors(location):
             if target.parent not in self.folders:
                 self.folders[target.parent] = StagingFolder(target.parent)
-            self._write(location, target, table, mode)
+            self._write(location, target, table, append)
 
-    def _write(self, location: Location, target: Path, table: pa.Table, mode: str) -> None:
+    def _write(self, location: Location, target: Path, table: pa.Table, append: bool) -> None:
         suffix = files.suffix_of(location)
         file = staged = self.folders[target.parent].path / f"{len(self.swaps)}{suffix}"
-        if location.kind == "folder" and mode == "append" and target.exists():
+        if location.kind == "folder" and append and target.exists():
             name, table = _next_part(location, target, table)
             target = target / name
         elif location.kind == "folder":
