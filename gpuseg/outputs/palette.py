@@ -1,0 +1,45 @@
+"""The colours of report and plots: told apart by the colour-blind, on white and on black."""
+
+from __future__ import annotations
+
+#: One for each of the nine clusters that a run tries by default; then they repeat, which
+#: is why every chart also names its clusters. Chosen so that any two of them differ by
+#: at least 0.12 in OKLab, also for protanopes, deuteranopes and tritanopes (test_palette).
+CLUSTERS = (
+    "#4448be", "#a8360f", "#229579", "#ff58c1", "#0babff", "#dea537", "#510d78", "#740a29",
+    "#784c6c",
+)  # fmt: skip
+CLUSTERS_DARK = (
+    "#2d7aff", "#cb6f0d", "#51ca87", "#fe8aff", "#a0ecd9", "#e7e22f", "#685fab", "#915459",
+    "#9b85a0",
+)  # fmt: skip
+
+INK = "#1f2328"
+MUTED = "#59636e"
+GRID = "#d8dee4"
+ACCENT = "#0a4f8f"
+BELOW = "#2166ac"
+ABOVE = "#b35806"
+ON_STRONG = "#fffffe"  # text on a strongly coloured cell
+
+#: CSS variable -> colour on a light page, colour on a dark page.
+THEME = {
+    "ink": (INK, "#e6edf3"),
+    "muted": (MUTED, "#9ea7b3"),
+    "grid": (GRID, "#30363d"),
+    "accent": (ACCENT, "#6cb6ff"),
+    "below": (BELOW, "#4a9fe0"),
+    "above": (ABOVE, "#f2813a"),
+    "on-strong": (ON_STRONG, "#0d1117"),
+    **{f"c{i}": pair for i, pair in enumerate(zip(CLUSTERS, CLUSTERS_DARK, strict=True))},
+}
+
+
+def cluster_color(cluster_id: int) -> str:
+    """Return the colour of a cluster on a light page."""
+    return CLUSTERS[cluster_id % len(CLUSTERS)]
+
+
+def cluster_variable(cluster_id: int) -> str:
+    """Return the CSS variable that holds the colour of a cluster on any page."""
+    return f"var(--c{cluster_id % len(CLUSTERS)})"

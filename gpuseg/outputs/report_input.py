@@ -1,0 +1,151 @@
+"""What the report is made from: plain data and the contract's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuseg.outputs.redaction import redact, redact_settings, redact_text
+from gpuseg.outputs.wording import without_values
+from gpuseg.records import Segmentation, StageCost
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, eq=False)
+class ReportInput:
+    """One run, as the report needs it.
+
+    Parameters
+    ----------
+    created
+        UTC, ISO 8601.
+    cluster_sizes
+        Rows in each cluster, from cluster 0.
+    k_scores, columns, profiles, feature_importance, shap_values, rules
+        The contract's tables; None for what the run did not make.
+    oob_accuracy
+        Share of rows whose segment the forest knows from the columns, out of bag.
+    n_explained_rows
+        Rows whose SHAP values were computed.
+    map_points, map_labels
+        A sample of rows on the first two principal axes, shape (m, 2), and their
+        clusters, shape (m,); None for no map.
+    hide_table_contents
+        Leave out every row-level value and category text.
+    """
+
+    model_name: str
+    run_id: str
+    created: str
+    input_name: str
+    cluster_sizes: tuple[int, ...]
+    silhouette: float
+    reason: str
+    k_scores: pa.Table
+    columns: pa.Table
+    backend: str
+    backend_reason: str
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    stages: Mapping[str, StageCost]
+    profiles: pa.Table | None = None
+    feature_importance: pa.Table | None = None
+    shap_values: pa.Table | None = None
+    rules: pa.Table | None = None
+    oob_accuracy: float | None = None
+    n_explained_rows: int | None = None
+    map_points: npt.NDArray[np.float32] | None = None
+    map_labels: npt.NDArray[np.int32] | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    hide_table_contents: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        result: Segmentation,
+        *,
+        settings: Mapping[str, Any],
+        versions: Mapping[str, str],
+        input_name: str,
+        run_id: str,
+        created: str,
+        hide_table_contents: bool = False,
+    ) -> ReportInput:
+        """Take what the report needs from the result of a run."""
+        explanation = result.explanation
+        return cls(
+            model_name=result.model_name,
+            run_id=run_id,
+            created=created,
+            input_name=input_name,
+            cluster_sizes=tuple(result.cluster_sizes),
+            silhouette=result.silhouette,
+            reason=result.reason,
+            k_scores=result.k_scores,
+            columns=result.columns,
+            backend=result.backend,
+            backend_reason=result.backend_reason,
+            settings=settings,
+            versions=versions,
+            stages=result.stages,
+            profiles=explanation.profiles if explanation else None,
+            feature_importance=explanation.feature_importance if explanation else None,
+            shap_values=explanation.shap_values if explanation else None,
+            rules=result.rules,
+            oob_accuracy=explanation.oob_accuracy if explanation else None,
+            n_explained_rows=explanation.shap.n_explained_rows if explanation else None,
+            map_points=result.map_points,
+            map_labels=result.map_labels,
+            notes=explanation.notes if explanation else (),
+            warnings=result.warnings,
+            hide_table_contents=hide_table_contents,
+        )
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the input."""
+        return sum(self.cluster_sizes)
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters."""
+        return len(self.cluster_sizes)
+
+    def discreet(self) -> ReportInput:
+        """Return the same run without secrets and, if asked, without table contents."""
+        clean = replace(
+            self,
+            input_name=redact_text(self.input_name),
+            backend_reason=redact_text(self.backend_reason),
+            settings=redact_settings(self.settings),
+            warnings=tuple(redact(self.warnings)),
+            notes=tuple(redact(self.notes)),
+        )
+        return _without_contents(clean) if self.hide_table_contents else clean
+
+
+def _without_contents(run: ReportInput) -> ReportInput:
+    names = set(run.columns.column("column").to_pylist())
+
+    def discreet(texts: Sequence[str | None]) -> tuple[str, ...]:
+        return tuple(without_values(text or "", names) for text in texts)
+
+    reasons = list(discreet(run.columns.column("reason").to_pylist()))
+    place = run.columns.column_names.index("reason")
+    return replace(
+        run,
+        columns=run.columns.set_column(place, "reason", [reasons]),
+        rules=None,
+        map_points=None,
+        map_labels=None,
+        notes=discreet(run.notes),
+        warnings=discreet(run.warnings),
+        settings={name: v for name, v in run.settings.items() if name != "input_query"},
+    )
