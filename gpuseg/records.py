@@ -105,6 +105,12 @@ class FeatureMatrix:
     encoder: Any
     warnings: tuple[str, ...] = ()
 
+    def in_table_order(self, values: Any) -> Any:
+        """Return host values of the rows of `X`, (n_samples,), in the table's order."""
+        result = values.copy()
+        result[self.order] = values
+        return result
+
 
 # -- clustering --------------------------------------------------------------
 

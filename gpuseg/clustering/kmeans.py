@@ -6,8 +6,9 @@ Why that is enough, and what it costs, is in ``docs/decisions/kmeans-sweep.md``.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +18,17 @@ from gpuseg.clustering.seeding import kmeans_plus_plus
 from gpuseg.errors import DataError, SettingsError
 from gpuseg.records import Array, KMeansFit, Progress, no_progress
 
-#: Rows that the restarts run on. With 8,192 a k of the reference sweep ended 0.3 % above
-#: the best inertia known; with 32,768 all ended within 0.01 %.
-SAMPLE_ROWS = 32_768
+#: Rows of the samples on which starts are tried, before the finalists see all rows.
+LEVELS = (8_192, 32_768)
+
+#: Runs on samples stop at this multiple of `tol`: they only have to show where they lead.
+COARSE = 10
 
 #: Runs of the same k that are finished on all rows.
 N_FINALISTS = 2
+
+#: Rounds in which each k starts once more from its neighbours' best.
+N_ROUNDS = 2
 
 #: Two runs whose inertia differs by less than this share found the same optimum.
 SAME_OPTIMUM = 1e-4
@@ -82,31 +88,31 @@ def sweep_kmeans(
     """
     ks = sorted(set(k_values))
     _check(X, ks, n_init)
-    sample = X[:SAMPLE_ROWS]
-    host_sample = backend.to_host(sample)
     rng = np.random.default_rng(random_state)
-    sequences = [kmeans_plus_plus(host_sample, ks[-1], rng) for _ in range(n_init)]
-    limits = {"max_iter": max_iter, "tol": tol}
+    rows = backend.to_host(X[: LEVELS[0]])
+    sequences = [kmeans_plus_plus(rows, ks[-1], rng) for _ in range(n_init)]
+    starts = {k: [sequence[:k] for sequence in sequences] for k in ks}
+    coarse = {"max_iter": max_iter, "tol": COARSE * tol}
 
-    restarts = _lloyd_by_k(
-        backend,
-        sample,
-        {k: [s[:k] for s in sequences] for k in ks},
-        limits,
-        _part(progress, 0, 0.3),
-    )
-    grown = _lloyd_by_k(
-        backend, sample, _grown_starts(backend, sample, restarts), limits, _part(progress, 0.3, 0.4)
-    )
-    candidates = {k: restarts[k] + grown.get(k, []) for k in ks}
-    if len(sample) < len(X):
-        finalists = {k: [fit.centroids for fit in _distinct_best(candidates[k])] for k in ks}
-        candidates = _lloyd_by_k(backend, X, finalists, limits, _part(progress, 0.4, 0.9))
-    if warm_starts:
-        asked = {k: list(warm_starts[k]) for k in ks if k in warm_starts}
-        for k, fits in _lloyd_by_k(backend, X, asked, limits, no_progress).items():
-            candidates[k] += fits
-    best = _never_rising(backend, X, {k: _best(candidates[k]) for k in ks}, limits)
+    sample = X[: LEVELS[0]]
+    restarts = _lloyd_by_k(backend, sample, starts, coarse, _part(progress, 0.0, 0.2))
+    found = restarts
+    for level in LEVELS:
+        if level > LEVELS[0]:
+            if len(sample) == len(X):
+                break
+            sample = X[:level]
+            found = _lloyd_by_k(backend, sample, _finalists(backend, found), coarse, no_progress)
+        for _ in range(N_ROUNDS):
+            nearby = _neighbouring_starts(backend, sample, rows, found, rng)
+            fits = _lloyd_by_k(backend, sample, nearby, coarse, no_progress)
+            found = {k: found[k] + fits[k] for k in ks}
+    finalists = _finalists(backend, found)
+    for k in ks:
+        finalists[k] += list((warm_starts or {}).get(k, []))
+    fine = {"max_iter": max_iter, "tol": tol}
+    last = _lloyd_by_k(backend, X, finalists, fine, _part(progress, 0.3, 0.9))
+    best = _never_rising(backend, X, {k: _best(last[k]) for k in ks}, fine)
     progress(1.0)
     return {k: KMeansSweepFit(best[k], _stability(backend, best[k], restarts[k])) for k in ks}
 
@@ -125,8 +131,8 @@ def count_distinct_rows(X: Array, at_most: int) -> int:
     2
     """
     seen: list[Array] = []
-    for start in range(0, len(X), SAMPLE_ROWS):
-        rest = X[start : start + SAMPLE_ROWS]
+    for start in range(0, len(X), LEVELS[0]):
+        rest = X[start : start + LEVELS[0]]
         for row in seen:
             rest = rest[(rest != row).any(axis=1)]
         while len(rest):
@@ -167,7 +173,7 @@ def _check(X: Array, ks: Sequence[int], n_init: int) -> None:
     """Refuse what no sweep can work with."""
     if not ks or ks[0] < 1 or ks[-1] > len(X):
         raise SettingsError(
-            f"k_values are {list(ks)}; expected whole numbers from 1 to {len(X)}, the number of rows"
+            f"k_values are {list(ks)}; expected whole numbers from 1 to the {len(X)} rows of X"
         )
     if n_init < 1:
         raise SettingsError(f"n_init is {n_init}; expected at least 1")
@@ -202,20 +208,45 @@ def _best(fits: Sequence[KMeansFit]) -> KMeansFit:
     return min(fits, key=lambda fit: fit.inertia)
 
 
-def _distinct_best(fits: Sequence[KMeansFit]) -> Iterator[KMeansFit]:
-    """Yield the best runs that found different optima."""
-    last, n_found = -math.inf, 0
-    for fit in sorted(fits, key=lambda fit: fit.inertia):
-        if n_found < N_FINALISTS and fit.inertia > last + SAME_OPTIMUM * abs(last):
-            yield fit
-            last, n_found = fit.inertia, n_found + 1
+def _finalists(backend: Backend, found: Mapping[int, Sequence[KMeansFit]]) -> dict[int, list[Any]]:
+    """Return the centroids of the best runs of each k that found different optima."""
+    chosen: dict[int, list[KMeansFit]] = {k: [] for k in found}
+    for k, fits in found.items():
+        for fit in sorted(fits, key=lambda fit: fit.inertia):
+            if not chosen[k] or fit.inertia > chosen[k][-1].inertia * (1 + SAME_OPTIMUM):
+                chosen[k].append(fit)
+    return {
+        k: [backend.to_host(fit.centroids) for fit in fits[:N_FINALISTS]]
+        for k, fits in chosen.items()
+    }
 
 
-def _grown_starts(
-    backend: Backend, X: Array, fits: Mapping[int, Sequence[KMeansFit]]
+def _neighbouring_starts(
+    backend: Backend,
+    X: Array,
+    rows: Any,
+    found: Mapping[int, Sequence[KMeansFit]],
+    rng: np.random.Generator,
 ) -> dict[int, list[Any]]:
-    """Start each k + 1 from the best centroids of k and one more."""
-    return {k + 1: [_grown(backend, X, _best(fits[k]))] for k in fits if k + 1 in fits}
+    """Start each k from k - 1 and one centroid more, k + 1 and one less, and k with one moved."""
+    best = {k: _best(fits) for k, fits in found.items()}
+    fewer = {k: _without_the_cheapest(backend, X, best[k]) for k in best if k > 1}
+    starts: dict[int, list[Any]] = {}
+    for k in best:
+        smaller = [backend.to_host(best[k - 1].centroids)] if k - 1 in best else []
+        smaller += [fewer[k]] if k > 1 else []
+        starts[k] = [kmeans_plus_plus(rows, k, rng, centroids=c) for c in smaller]
+        starts[k] += [fewer[k + 1]] if k + 1 in fewer else []
+    return starts
+
+
+def _without_the_cheapest(backend: Backend, X: Array, fit: KMeansFit) -> Any:
+    """Leave out the centroid whose rows lose least when they go to their second nearest."""
+    found = backend.assign(X, fit.centroids, progress=no_progress)
+    losses = backend.to_host(found.second_sq_distances) - backend.to_host(found.sq_distances)
+    labels = backend.to_host(found.labels)
+    total = np.bincount(labels, weights=losses, minlength=len(fit.centroids))
+    return np.delete(backend.to_host(fit.centroids), int(np.argmin(total)), axis=0)
 
 
 def _grown(backend: Backend, X: Array, fit: KMeansFit) -> Any:
@@ -231,7 +262,7 @@ def _never_rising(
 ) -> dict[int, KMeansFit]:
     """Replace a fit that is worse than the one of a smaller k by one that grew from that."""
     ks = list(best)
-    for smaller, k in zip(ks, ks[1:], strict=False):
+    for smaller, k in itertools.pairwise(ks):
         if best[k].inertia > best[smaller].inertia:
             grown = best[smaller]
             for _ in range(k - smaller):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,8 @@ SAMPLED_BUDGET = 2e11
 
 #: What a pair costs besides its d multiply-adds (square root, sums), in multiply-adds.
 PAIR_OVERHEAD = 8
+
+MIN_SAMPLE = 1_000
 
 #: A sampled cluster is judged on at least this many of its rows (all, if it has fewer).
 MIN_ROWS_PER_CLUSTER = 30
@@ -138,6 +141,26 @@ def possible_k_values(X: Array, k_values: Sequence[int]) -> tuple[list[int], tup
     return possible, (f"{what}: the number of clusters was limited to {possible[-1]}",)
 
 
+class SilhouetteWork(NamedTuple):
+    """What scoring a sweep takes; it does not depend on how many k there are."""
+
+    n_scored: int
+    multiply_adds: float
+
+
+def silhouette_work(n_samples: int, n_features: int, sample_size: int | None) -> SilhouetteWork:
+    """Decide how many rows are scored: all of them while `EXACT_BUDGET` allows it."""
+    pair_cost = n_features + PAIR_OVERHEAD
+    exact = SilhouetteWork(n_samples, n_samples * n_samples / 2 * pair_cost)
+    if sample_size is None:
+        if exact.multiply_adds <= EXACT_BUDGET:
+            return exact
+        sample_size = max(MIN_SAMPLE, int(SAMPLED_BUDGET / (n_samples * pair_cost)))
+    if sample_size >= n_samples:
+        return exact
+    return SilhouetteWork(sample_size, float(sample_size) * n_samples * pair_cost)
+
+
 def rows_to_score(
     backend: Backend, X: Array, labels: Mapping[int, Array], sample_size: int | None
 ) -> np.ndarray | None:
@@ -147,15 +170,11 @@ def rows_to_score(
     clusters are added until each cluster of each k has `MIN_ROWS_PER_CLUSTER`.
     """
     n_samples, n_features = X.shape
-    pair_cost = n_features + PAIR_OVERHEAD
-    if sample_size is None:
-        if n_samples * n_samples / 2 * pair_cost <= EXACT_BUDGET:
-            return None
-        sample_size = max(1000, int(SAMPLED_BUDGET / (n_samples * pair_cost)))
-    if sample_size >= n_samples:
+    n_scored = silhouette_work(n_samples, n_features, sample_size).n_scored
+    if n_scored == n_samples:
         return None
     chosen = np.zeros(n_samples, dtype=bool)
-    chosen[:sample_size] = True
+    chosen[:n_scored] = True
     for k, of_k in labels.items():
         host = backend.to_host(of_k)
         for cluster in range(k):

@@ -68,6 +68,13 @@ class Encoder:
         return tuple(name for column in self.columns for name in column.names)
 
     @property
+    def n_features(self) -> int:
+        """Number of features that are clustered: after the projection, if there is one."""
+        if self.projection is None:
+            return len(self.feature_names)
+        return len(self.projection.components)
+
+    @property
     def column_of(self) -> Any:
         """Position of each feature's column, host array of shape (n_encoded,), int32."""
         widths = [len(column.names) for column in self.columns]

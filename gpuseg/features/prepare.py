@@ -126,6 +126,44 @@ def encode_features(
     return encoder.project(backend, encoded), encoded
 
 
+def prepare_again(
+    backend: Backend, encoder: Encoder, table: Table, *, progress: Progress = no_progress
+) -> FeatureMatrix:
+    """Encode a table with a fitted encoder, and order its rows as `prepare` does.
+
+    Raises
+    ------
+    DataError
+        If the table has no rows.
+    ModelError
+        As `encode_features`.
+    """
+    if table.n_rows == 0:
+        raise DataError(f"{table.name} has no rows; a table with rows to place was expected")
+    warnings: list[str] = []
+    features = encoder.features(backend, table, progress=progress, warn=warnings.append)
+    order = backend.row_order(features)
+    encoded = backend.matrix(features, order)
+    used = set(encoder.column_names)
+    decisions = tuple(
+        ColumnDecision(name, "feature", "kept", "the stored model uses it")
+        if name in used
+        else ColumnDecision(name, "ignored", "dropped", "the stored model does not use it")
+        for name in table.arrow.column_names
+    )
+    return FeatureMatrix(
+        X=encoder.project(backend, encoded),
+        encoded=encoded,
+        encoded_names=encoder.feature_names,
+        columns=encoder.column_names,
+        column_of=encoder.column_of,
+        decisions=decisions,
+        order=order,
+        encoder=encoder,
+        warnings=tuple(warnings),
+    )
+
+
 def _fit_column(
     backend: Backend, table: Table, plan: ColumnPlan, settings: FeatureSettings, warn: Warn
 ) -> _Column | None:

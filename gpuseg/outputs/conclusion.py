@@ -17,7 +17,6 @@ from gpuseg.outputs.model_names import default_model_name
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.results import (
     columns_table,
-    in_table_order,
     k_scores_table,
     output_table,
     row_score_columns,
@@ -60,7 +59,7 @@ def conclude(
         Still growing: the last stages are added while the result is published.
     """
     backend = engine.backend
-    labels = in_table_order(backend.to_host(choice.fit.labels), features.order)
+    labels = features.in_table_order(backend.to_host(choice.fit.labels))
     k_scores = k_scores_table(swept.scores.values(), choice.n_clusters)
     silhouette = swept.scores[choice.n_clusters].silhouette
     model = stored or _fitted_model(settings, engine, table, features, choice, k_scores, silhouette)
@@ -102,7 +101,7 @@ def conclude_placed(
     stages: Mapping[str, StageCost],
 ) -> Segmentation:
     """Put the result together when rows were only placed, not scored or explained."""
-    labels = in_table_order(engine.backend.to_host(fit.labels), features.order)
+    labels = features.in_table_order(engine.backend.to_host(fit.labels))
     return Segmentation(
         table=_rows(settings, engine.backend, table, features, fit, labels, None),
         labels=labels,
@@ -164,7 +163,6 @@ def _fitted_model(
     k_scores: pa.Table,
     silhouette: float,
 ) -> StoredModel:
-    encoder_dict, encoder_arrays = features.encoder.to_dict()
     return StoredModel(
         name=model_name_of(settings, table.name),
         run_id="",  # given when it is kept
@@ -178,8 +176,8 @@ def _fitted_model(
         settings=asdict(settings),
         versions=versions(),
         backend=engine.backend.name,
-        encoder_dict=encoder_dict,
-        encoder_arrays=encoder_arrays,
+        encoder_dict=features.encoder.to_dict(),
+        encoder_arrays=features.encoder.arrays(),
         centroids=np.asarray(engine.backend.to_host(choice.fit.centroids)),
     )
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from gpuseg.errors import SettingsError
+from gpuseg.outputs.manifest import Output as Written
 from gpuseg.outputs.results import check_names_are_free, without_own_columns
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
-from gpuseg.tables import Location, Output, locate
+from gpuseg.tables import Location, Output, locate, publish
 
 #: Result table -> the parameter that asks for it.
 EXPORTS: Mapping[str, str] = {
@@ -52,28 +52,16 @@ class Destinations:
         SettingsError
             If a place is malformed, or two results would go to the same one.
         """
-        places = {"output_table": settings.output_table}
-        places |= {
-            parameter: _with_database(getattr(settings, parameter), settings)
-            for parameter in EXPORTS.values()
+        source = _located(settings, settings.input_table)
+        rows = _located(settings, settings.output_table)
+        owner = rows or source
+        exports = {
+            table: _located(settings, getattr(settings, parameter), owner.schema if owner else "")
+            for table, parameter in EXPORTS.items()
         }
-        located = {
-            parameter: locate(place, warehouse=settings.warehouse)
-            for parameter, place in places.items()
-            if place is not None
-        }
-        _refuse_collisions(located)
-        source = settings.input_table
-        return cls(
-            settings=settings,
-            source=locate(source, warehouse=settings.warehouse) if source else None,
-            rows=located.get("output_table"),
-            exports={
-                table: located[parameter]
-                for table, parameter in EXPORTS.items()
-                if parameter in located
-            },
-        )
+        found = {table: place for table, place in exports.items() if place is not None}
+        _refuse_collisions({"output_table": rows} | {EXPORTS[t]: p for t, p in found.items()})
+        return cls(settings=settings, source=source, rows=rows, exports=found)
 
     def accept(self, table: Table) -> Table:
         """Make sure that the output can carry the input's columns beside its own.
@@ -90,13 +78,36 @@ class Destinations:
         check_names_are_free(table, row_scores=self.settings.row_scores)
         return table
 
-    def outputs(self, result: Segmentation) -> list[Output]:
-        """Pair each result that was asked for with its place."""
+    def publish(self, result: Segmentation) -> None:
+        """Write every result that was asked for to its place; all of them, or none.
+
+        Raises
+        ------
+        SettingsError, DataError, SinkError
+            As `tables.publish`; the previous tables stand.
+        """
         tables = result_tables(result)
-        found = [Output(place, tables[name]) for name, place in self.exports.items()]
+        outputs = [Output(place, tables[name]) for name, place in self.exports.items()]
         if self.rows is not None:
-            found.insert(0, Output(self.rows, result.table, append=self.settings.appends))
+            outputs.append(Output(self.rows, result.table, append=self.settings.appends))
+        publish(outputs)
+
+    def written(self, result: Segmentation) -> list[Written]:
+        """Return what `publish` writes, for the manifest."""
+        tables = result_tables(result)
+        found = [
+            Written(name, place.display, tables[name].num_rows)
+            for name, place in self.exports.items()
+        ]
+        if self.rows is not None:
+            found.append(Written("rows", self.rows.display, result.table.num_rows))
         return found
+
+    @property
+    def summary(self) -> str:
+        """Where things go, in a few words."""
+        places = [self.rows, *self.exports.values()]
+        return ", ".join(place.display for place in places if place is not None) or "run folder"
 
 
 def result_tables(result: Segmentation) -> dict[str, pa.Table]:
@@ -113,19 +124,18 @@ def result_tables(result: Segmentation) -> dict[str, pa.Table]:
     return tables
 
 
-def _with_database(place: str | None, settings: Settings) -> str | None:
-    """Put the output table's database before a bare table name."""
-    if place is None or "." in place or os.sep in place:
-        return place
-    owner = settings.output_table or settings.input_table or ""
-    database, dot, table = owner.partition(".")
-    is_table = dot and "." not in table and os.sep not in owner
-    return f"{database}.{place}" if is_table else place
+def _located(settings: Settings, place: str | None, default_schema: str = "") -> Location | None:
+    """Locate a place that the settings name; a bare table is one of `default_schema`."""
+    if place is None:
+        return None
+    return locate(place, warehouse=settings.warehouse, default_schema=default_schema or None)
 
 
-def _refuse_collisions(located: Mapping[str, Location]) -> None:
+def _refuse_collisions(located: Mapping[str, Location | None]) -> None:
     taken: dict[Location, str] = {}
     for parameter, place in located.items():
+        if place is None:
+            continue
         if place in taken:
             raise SettingsError(
                 f"{taken[place]} and {parameter} both name '{place.display}'; give each result "

@@ -53,13 +53,6 @@ def without_own_columns(table: Table) -> Table:
     return Table(table.name, table.arrow.drop_columns(dropped), (*table.notes, note))
 
 
-def in_table_order(values: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Undo the content order: element i of `values` belongs to table row ``order[i]``."""
-    result = np.empty_like(values)
-    result[order] = values
-    return result
-
-
 def output_table(table: Table, labels: np.ndarray, scores: Mapping[str, pa.Array]) -> pa.Table:
     """Append ``cluster_id`` and the row scores to the unchanged input."""
     result = table.arrow.append_column(CLUSTER_COLUMN, pa.array(labels, type=pa.int32()))
@@ -94,7 +87,7 @@ def row_score_columns(
         silhouette[swept.scored_rows] = swept.samples[len(fit.centroids)]
 
     def column(values: np.ndarray) -> pa.Array:
-        return pa.array(in_table_order(values, features.order), from_pandas=True)
+        return pa.array(features.in_table_order(values), from_pandas=True)
 
     second_ids = backend.to_host(found.second_labels).astype(np.int32)
     values = (column(own), column(second_ids), column(margin), column(silhouette))

@@ -1,0 +1,66 @@
+"""Use a model that is there already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpuseg.errors import ModelError, SettingsError
+from gpuseg.features import Encoder
+from gpuseg.outputs.conclusion import model_name_of
+from gpuseg.outputs.models import StoredModel, champion, load_model
+from gpuseg.records import Table
+from gpuseg.settings import Settings
+
+
+def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
+    """Return the model that ``--no-force-refit`` reuses; None if it is the first run.
+
+    Raises
+    ------
+    SettingsError
+        If the settings ask for another number of clusters than the model has.
+    ModelError
+        If there is a model, but it is damaged.
+    """
+    name = model_name_of(settings, table.name if table else settings.input_table or "query")
+    if champion(Path(settings.runs_dir), name) is None:
+        return None
+    model = load_model(Path(settings.runs_dir), name)
+    if settings.num_clusters not in (None, model.n_clusters):
+        raise SettingsError(
+            f"num_clusters is {settings.num_clusters}, but the stored model '{name}' has "
+            f"{model.n_clusters} clusters; leave one of num_clusters and --no-force-refit out"
+        )
+    return model
+
+
+def required_model(settings: Settings) -> StoredModel:
+    """Return the current model of the name that the settings give.
+
+    Raises
+    ------
+    SettingsError
+        If they give none.
+    ModelError
+        If there is no such model, or it is damaged.
+    """
+    if settings.model_name is None:
+        raise SettingsError("no model: give --model-name (gpuseg models list shows them)")
+    return load_model(Path(settings.runs_dir), settings.model_name)
+
+
+def encoder_of(model: StoredModel) -> Encoder:
+    """Return the model's encoder.
+
+    Raises
+    ------
+    ModelError
+        If it is damaged, or makes other features than the centroids have.
+    """
+    encoder = Encoder.from_dict(model.encoder_dict, model.encoder_arrays)
+    if encoder.n_features != model.centroids.shape[1]:
+        raise ModelError(
+            f"the model '{model.name}' is damaged: its encoder makes {encoder.n_features} "
+            f"features and its centroids have {model.centroids.shape[1]}; fit it again"
+        )
+    return encoder
