@@ -18,16 +18,6 @@ Threshold = Any
 _EXACT_DIGITS = 15
 
 
-def quote_name(name: str) -> str:
-    """Return a column name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def quote_text(text: str) -> str:
-    """Return a text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 @dataclass(frozen=True)
 class RuleColumn:
     """A column of the input table as rules see it.

@@ -11,18 +11,17 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pat
 
-from gpuseg.explain.conditions import RuleColumn, quote_name, quote_text
+from gpuseg.explain.conditions import RuleColumn
 from gpuseg.records import FeatureMatrix, Table
-
-if TYPE_CHECKING:
-    import duckdb
+from gpuseg.tables.duckdb_expressions import Calculator
+from gpuseg.tables.duckdb_types import quoted
 
 log = logging.getLogger("gpuseg")
 
@@ -46,22 +45,16 @@ def rule_columns(features: FeatureMatrix, table: Table) -> list[RuleColumn]:
     table
         The table that `features` was made from; the SQL refers to its columns.
     """
-    import duckdb
-
     spelled_alike = Counter(name.casefold() for name in table.arrow.column_names)
     columns: list[RuleColumn] = []
-    with duckdb.connect() as connection:
+    with Calculator() as calculator:
         for name in features.columns:
             if not name or spelled_alike[name.casefold()] > 1:
                 _leave_out(name, "SQL cannot tell it from another column by its name")
                 continue
+            original = _Original(calculator, table.arrow.select([name]))
             cleaned = features.encoder.clean(table, name)
-            try:
-                connection.register("original", table.arrow.select([name]))
-                column = _rule_column(connection, name, cleaned, table.arrow.field(name).type)
-            except duckdb.Error as error:
-                _leave_out(name, f"DuckDB cannot read it: {str(error).splitlines()[0]}")
-                continue
+            column = _rule_column(original, cleaned.kind, cleaned.values)
             if column is None:
                 _leave_out(name, "no SQL expression was found that yields its values exactly")
             else:
@@ -73,39 +66,55 @@ def _leave_out(name: str, reason: str) -> None:
     log.info("column '%s' takes no part in rules: %s", name, reason)
 
 
-def _rule_column(
-    connection: duckdb.DuckDBPyConnection, name: str, cleaned: Any, dtype: pa.DataType
-) -> RuleColumn | None:
-    dtype = dtype.value_type if pat.is_dictionary(dtype) else dtype
-    if cleaned.kind == "categorical":
-        return _categorical(connection, name, cleaned.values, dtype)
-    is_number = cleaned.kind == "numeric"
-    candidates = _number_candidates if is_number else _date_candidates
-    read = _read_numbers if is_number else _read_dates
-    for expression in candidates(quote_name(name), dtype):
-        values = read(connection, expression, cleaned.values)
+class _Original(NamedTuple):
+    """A column as it came."""
+
+    calculator: Calculator
+    column: pa.Table
+
+    @property
+    def name(self) -> str:
+        return str(self.column.column_names[0])
+
+    @property
+    def type(self) -> pa.DataType:
+        dtype = self.column.field(0).type
+        return dtype.value_type if pat.is_dictionary(dtype) else dtype
+
+    @property
+    def is_text(self) -> bool:
+        checks = (pat.is_string, pat.is_large_string, pat.is_string_view)
+        return any(check(self.type) for check in checks)
+
+    def values(self, expression: str) -> Any:
+        return self.calculator.values(self.column, expression)
+
+
+def _rule_column(original: _Original, kind: str, cleaned: Any) -> RuleColumn | None:
+    if kind == "categorical":
+        return _categorical(original, cleaned)
+    candidates = _number_candidates if kind == "numeric" else _date_candidates
+    agreeing = _agreeing_numbers if kind == "numeric" else _agreeing_dates
+    for expression in candidates(original):
+        found = original.values(expression)
+        values = None if found is None else agreeing(found, cleaned)
         if values is not None:
-            return RuleColumn(name, cleaned.kind, values, expression)
+            return RuleColumn(original.name, kind, values, expression)
     return None
-
-
-def _select(connection: duckdb.DuckDBPyConnection, expression: str) -> Any:
-    """Return the expression's value for each row, a masked array."""
-    result = connection.execute(f"SELECT {expression} AS result FROM original").fetchnumpy()
-    return np.ma.asarray(result["result"])
 
 
 # -- numbers -------------------------------------------------------------------
 
 
-def _number_candidates(name: str, dtype: pa.DataType) -> Iterator[str]:
-    for number in _number_expressions(name, dtype):
+def _number_candidates(original: _Original) -> Iterator[str]:
+    for number in _number_expressions(original):
         yield number
         yield f"CASE WHEN isfinite({number}) THEN {number} END"
 
 
-def _number_expressions(name: str, dtype: pa.DataType) -> Iterator[str]:
-    if not _is_text(dtype):
+def _number_expressions(original: _Original) -> Iterator[str]:
+    name, dtype = quoted(original.name), original.type
+    if not original.is_text:
         if pat.is_integer(dtype) or pat.is_float64(dtype):
             yield name
         yield f"CAST({name} AS DOUBLE)"
@@ -122,10 +131,7 @@ def _number_expressions(name: str, dtype: pa.DataType) -> Iterator[str]:
         yield f"TRY_CAST({text} AS DOUBLE)"
 
 
-def _read_numbers(
-    connection: duckdb.DuckDBPyConnection, expression: str, cleaned: Any
-) -> npt.NDArray[np.float64] | None:
-    found = _select(connection, expression)
+def _agreeing_numbers(found: Any, cleaned: Any) -> npt.NDArray[np.float64] | None:
     if np.issubdtype(found.dtype, np.integer):
         extremes = found.compressed()
         if len(extremes) and max(int(extremes.max()), -int(extremes.min())) > _LARGEST_EXACT:
@@ -142,15 +148,16 @@ def _read_numbers(
 # -- dates ---------------------------------------------------------------------
 
 
-def _date_candidates(name: str, dtype: pa.DataType) -> Iterator[str]:
-    for moment in _date_expressions(name, dtype):
+def _date_candidates(original: _Original) -> Iterator[str]:
+    for moment in _date_expressions(original):
         yield moment
         known = f"{moment} >= DATE '{_FIRST_DATE}' AND {moment} < DATE '{_END_DATE}'"
         yield f"CASE WHEN {known} THEN {moment} END"
 
 
-def _date_expressions(name: str, dtype: pa.DataType) -> Iterator[str]:
-    if not _is_text(dtype):
+def _date_expressions(original: _Original) -> Iterator[str]:
+    name, dtype = quoted(original.name), original.type
+    if not original.is_text:
         has_zone = pat.is_timestamp(dtype) and dtype.tz is not None
         yield f"({name} AT TIME ZONE 'UTC')" if has_zone else name
         yield f"CAST({name} AS TIMESTAMP)"  # of nanoseconds
@@ -163,10 +170,9 @@ def _date_expressions(name: str, dtype: pa.DataType) -> Iterator[str]:
             yield f"try_strptime(trim({name}), [{formats}])"
 
 
-def _read_dates(
-    connection: duckdb.DuckDBPyConnection, expression: str, cleaned: Any
-) -> npt.NDArray[np.datetime64] | None:
-    found = _select(connection, expression)
+def _agreeing_dates(found: Any, cleaned: Any) -> npt.NDArray[np.datetime64] | None:
+    if not np.issubdtype(found.dtype, np.datetime64):
+        return None
     moments = found.filled(np.datetime64("NaT"))
     values = np.asarray(moments.astype("datetime64[us]"))
     if (np.isnat(values) != np.isnan(cleaned)).any() or (values != moments)[
@@ -181,9 +187,12 @@ def _read_dates(
 # -- categories ----------------------------------------------------------------
 
 
-def _categorical(
-    connection: duckdb.DuckDBPyConnection, name: str, texts: Any, dtype: pa.DataType
-) -> RuleColumn:
+def quote_text(text: str) -> str:
+    """Return a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _categorical(original: _Original, texts: Any) -> RuleColumn | None:
     """List, for every category, the original values that were cleaned to it."""
     encoded = texts.dictionary_encode()
     found = encoded.dictionary.to_pylist()
@@ -191,20 +200,22 @@ def _categorical(
     rank = {category: place for place, category in enumerate(categories)}
     new_code = np.array([rank[category] for category in found] + [-1], dtype=np.int32)
     codes = new_code[encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
-    connection.register("cleaned", pa.table({"code": codes}))
-    pairs = connection.execute(
-        f"SELECT DISTINCT CAST(o.{quote_name(name)} AS VARCHAR) AS value, c.code "
-        "FROM original AS o POSITIONAL JOIN cleaned AS c WHERE value IS NOT NULL"
-    ).fetchall()
+    spelled = original.calculator.spellings(original.column, codes)
+    if spelled is None:
+        return None
     # numbers and booleans can be written as they are; other types compare as text
-    bare = pat.is_boolean(dtype) or pat.is_integer(dtype)
-    sql = quote_name(name) if bare or _is_text(dtype) else f"CAST({quote_name(name)} AS VARCHAR)"
-    spellings: list[set[str]] = [set() for _ in range(len(categories) + 1)]
-    for value, code in pairs:
-        spellings[code].add(value if bare else quote_text(value))
-    listed = tuple(tuple(sorted(spelled)) for spelled in spellings)
-    return RuleColumn(name, "categorical", codes, sql, tuple(categories), listed[:-1], listed[-1])
-
-
-def _is_text(dtype: pa.DataType) -> bool:
-    return bool(pat.is_string(dtype) or pat.is_large_string(dtype) or pat.is_string_view(dtype))
+    bare = pat.is_boolean(original.type) or pat.is_integer(original.type)
+    name = quoted(original.name)
+    literals: list[set[str]] = [set() for _ in range(len(categories) + 1)]
+    for spelling, code in spelled:
+        literals[code].add(spelling if bare else quote_text(spelling))
+    *listed, missing = (tuple(sorted(spelling)) for spelling in literals)
+    return RuleColumn(
+        original.name,
+        "categorical",
+        codes,
+        name if bare or original.is_text else f"CAST({name} AS VARCHAR)",
+        tuple(categories),
+        tuple(listed),
+        missing,
+    )

@@ -22,9 +22,10 @@ from gpuseg.explain.conditions import (
     rule_text,
 )
 from gpuseg.explain.rule_search import Target, best_conjunction
+from gpuseg.explain.sampling import sample_rows, take
 from gpuseg.records import Progress, no_progress
 
-__all__ = ["RULES_SCHEMA", "RuleColumn", "find_rules", "sample_rows"]
+__all__ = ["RULES_SCHEMA", "RuleColumn", "find_rules"]
 
 RULES_SCHEMA = pa.schema(
     [
@@ -91,7 +92,7 @@ def find_rules(
                 f"{len(labels):,} labels; pass both in the order of the table"
             )
     rows = sample_rows(columns, labels, max_rows, random_state)
-    searched = cut_columns(columns if rows is None else [_take(c, rows) for c in columns])
+    searched = cut_columns(columns if rows is None else [take(c, rows) for c in columns])
     sampled = labels if rows is None else labels[rows]
     whole = {column.name: column for column in columns}
     found: list[dict[str, object]] = []
@@ -153,43 +154,3 @@ def _row(cluster: int, rule: Rule, members: Mask) -> dict[str, object]:
 def _precision(rule: Rule, members: Mask) -> float:
     n_rows = np.count_nonzero(rule.rows)
     return np.count_nonzero(rule.rows & members) / n_rows if n_rows else 0.0
-
-
-# -- sampling ------------------------------------------------------------------
-
-
-def sample_rows(
-    columns: Sequence[RuleColumn], labels: Labels, max_rows: int, random_state: int
-) -> npt.NDArray[np.int64] | None:
-    """Choose rows by content, so that the same rows are chosen in whatever order they come.
-
-    Rows are sorted by segment and then by a hash of their values; every m-th is taken.
-    Equal rows are interchangeable. None stands for all rows.
-    """
-    if len(labels) <= max_rows:
-        return None
-    keys = np.full(len(labels), random_state, dtype=np.uint64)
-    for column in columns:
-        keys = _mix(keys ^ _bits(column))
-    order = np.lexsort((keys, labels))
-    places = (np.arange(max_rows) + 0.5) * (len(labels) / max_rows)
-    return np.asarray(order[places.astype(np.int64)])
-
-
-def _bits(column: RuleColumn) -> npt.NDArray[np.uint64]:
-    values = column.values.astype(np.int64) if column.kind != "numeric" else column.values + 0.0
-    if column.kind == "numeric":
-        values[column.missing] = np.nan  # one of its many bit patterns
-    return values.view(np.uint64)
-
-
-def _mix(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Spread every bit over all others: the finaliser of SplitMix64 (Steele et al., 2014)."""
-    keys = keys + np.uint64(0x9E3779B97F4A7C15)
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return keys ^ (keys >> np.uint64(31))
-
-
-def _take(column: RuleColumn, rows: npt.NDArray[np.int64]) -> RuleColumn:
-    return replace(column, values=column.values[rows])
