@@ -53,10 +53,10 @@ class NumPyBackend:
         n_samples = features[0].shape[1] if features else 0
         X = np.empty((n_samples, sum(len(block) for block in features)), dtype=np.float32)
         for rows in _blocks(n_samples):
-            chosen: Any = rows if order is None else order[rows]
             first = 0
             for block in features:
-                X[rows, first : first + len(block)] = block[:, chosen].T
+                part = block[:, rows] if order is None else block.take(order[rows], axis=1)
+                X[rows, first : first + len(block)] = part.T
                 first += len(block)
         return X
 

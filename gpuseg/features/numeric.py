@@ -26,7 +26,7 @@ BOUND = 5.0
 FLOAT32_BOUND = 1e15
 
 #: Deviations below this have lost their digits to the end of float64.
-_SMALLEST_SCALE = 1e-290
+_SMALLEST_SCALE = 1e-305
 
 #: Below this the signed logarithm's unit is too small to divide by.
 _SMALLEST_UNIT = 1e-150
@@ -176,16 +176,14 @@ def fit_numeric(
     values = xp.asarray(cleaned.values)
     present = xp.sort(values[~xp.isnan(values)])
     fill = quantile(present, 0.5)
-    filled = xp.sort(xp.where(xp.isnan(values), fill, values))
+    filled = _with(present, fill, len(values) - len(present), xp)
     notes: tuple[str, ...] = ()
     log_unit = reference = None
     if reading.kind == "datetime":
         reference = float(present[-1])
         filled = xp.ascontiguousarray((reference - filled)[::-1])
     elif settings.transform == "auto":
-        log_unit, notes = _taming(filled, xp)
-    if log_unit is not None:
-        filled = signed_log(filled, log_unit, xp)
+        log_unit, filled, notes = _tamed(filled, xp)
     center, scale = _location(filled, settings.scaling, xp)
     if scale < _SMALLEST_SCALE:
         return NumericFit(None, ())
@@ -209,19 +207,28 @@ def _bound(settings: FeatureSettings) -> float:
     return BOUND if tamed else FLOAT32_BOUND
 
 
-def _taming(ordered: Array, xp: ModuleType) -> tuple[float | None, tuple[str, ...]]:
-    """Decide on the signed logarithm; return its unit."""
+def _with(ordered: Array, value: float, count: int, xp: ModuleType) -> Array:
+    """Return the sorted values with one value put in so many times."""
+    if count == 0:
+        return ordered
+    place = int(xp.searchsorted(ordered, value))
+    return xp.concatenate([ordered[:place], xp.full(count, value), ordered[place:]])
+
+
+def _tamed(ordered: Array, xp: ModuleType) -> tuple[float | None, Array, tuple[str, ...]]:
+    """Decide on the signed logarithm; return its unit and the values that result."""
     before = skewness(ordered, xp)
     if abs(before) <= SKEWED:
-        return None, ()
-    sizes = xp.sort(xp.abs(ordered[ordered != 0]))
-    unit = quantile(sizes, 0.5)
+        return None, ordered, ()
+    unit = quantile(xp.sort(xp.abs(ordered[ordered != 0])), 0.5)
     if unit < _SMALLEST_UNIT:
-        return None, ()
-    after = skewness(signed_log(ordered, unit, xp), xp)
+        return None, ordered, ()
+    tamed = signed_log(ordered, unit, xp)
+    after = skewness(tamed, xp)
     if abs(after) > STRAIGHTENED * abs(before):
-        return None, ()
-    return unit, (f"heavy tail (skewness {before:.1f}), so on a logarithmic scale ({after:.1f})",)
+        return None, ordered, ()
+    note = f"heavy tail (skewness {before:.1f}), so on a logarithmic scale ({after:.1f})"
+    return unit, tamed, (note,)
 
 
 def _location(ordered: Array, scaling: str, xp: ModuleType) -> tuple[float, float]:
@@ -290,7 +297,8 @@ def skewness(ordered: Array, xp: ModuleType) -> float:
     mean, deviation = moments(ordered, xp)
     if deviation == 0.0:
         return 0.0
-    return float(xp.mean(((ordered - mean) / deviation) ** 3))
+    standard = (ordered - mean) / deviation
+    return float(xp.mean(standard * standard * standard))
 
 
 def _power_of_two(size: float) -> float:
