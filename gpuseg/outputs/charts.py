@@ -1,7 +1,7 @@
 """The charts of the report. Import this module lazily: it brings in matplotlib.
 
-Each function draws one figure, about five inches wide, so that its text is still read on
-a phone. Nothing here knows about HTML.
+Each function draws one figure, narrow enough for its text to be read on a phone.
+Nothing here knows about HTML.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from gpuseg.outputs.palette import ABOVE, ACCENT, BELOW, INK, MUTED, ON_STRONG, cluster_color
 from gpuseg.outputs.wording import number, shortened
 
-WIDTH = 5.2  # inches
-_ROW_HEIGHT = 0.27
+WIDTH = 4.6  # inches
+_ROW_HEIGHT = 0.28
 _MOST_CELL_TEXTS = 14  # clusters; beyond, numbers in cells overlap
 
 Floats = npt.NDArray[np.float64]
@@ -36,17 +38,11 @@ def silhouette_by_k(
         axes.plot(k_values, silhouette, color=ACCENT, linewidth=1.6)
     axes.plot(k_values, silhouette, "o", color=ACCENT, markersize=4.5, clip_on=False)
     best = float(silhouette[list(k_values).index(chosen)])
-    axes.plot([chosen], [best], "o", color=ABOVE, markersize=9, clip_on=False)
-    axes.annotate(
-        f"k = {chosen}: {best:.3f}",
-        (chosen, best),
-        xytext=(0, 9),
-        textcoords="offset points",
-        ha="center",
-        color=INK,
-        weight="bold",
-    )
-    axes.margins(x=0.08, y=0.22)
+    axes.axvline(chosen, color=ABOVE, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+    axes.plot([chosen], [best], "o", color=ABOVE, markersize=8.5, clip_on=False)
+    # above the plot, where no line or error bar can run through it
+    axes.set_title(f"chosen: k = {chosen}, silhouette {best:.3f}", color=ABOVE, weight="bold")
+    axes.margins(x=0.08, y=0.12)
     axes.set_xticks(k_values)
     axes.set_xlabel("Number of segments k")
     axes.set_ylabel("Mean silhouette (−1 to 1)")
@@ -63,7 +59,7 @@ def row_map(points: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> F
     axes.scatter(inside[:, 0], inside[:, 1], s=9, c=colors, alpha=0.75, linewidths=0)
     for cluster in np.unique(labels).tolist():
         x, y = np.median(inside[labels == cluster], axis=0)
-        box = {"boxstyle": "circle,pad=0.25", "facecolor": cluster_color(cluster), "linewidth": 0}
+        box = {"boxstyle": "circle,pad=0.3", "fc": cluster_color(cluster), "ec": ON_STRONG}
         axes.text(x, y, str(cluster), color=ON_STRONG, weight="bold", ha="center", va="center",
                   bbox=box)  # fmt: skip
     axes.set_xlabel("First principal axis (scaled units)")
@@ -90,7 +86,7 @@ def top_features(names: Sequence[Sequence[str]], values: Sequence[Sequence[float
         axes.barh(places, bars, height=0.72, color=cluster_color(cluster))
         for place, value in zip(places, bars, strict=True):
             axes.annotate(number(value), (value, place), xytext=(3, 0), va="center",
-                          textcoords="offset points", color=MUTED, fontsize=8)  # fmt: skip
+                          textcoords="offset points", color=MUTED, fontsize=8.5)  # fmt: skip
         ticks += places
         texts += [shortened(name) for name in group]
         y += len(group) + 1.25
@@ -144,9 +140,17 @@ def heatmap(features: Sequence[str], values: Floats, *, limit: float, legend: st
     n_clusters = values.shape[1]
     width = max(WIDTH, 2.2 + 0.36 * n_clusters)
     figure, axes = _figure(0.95 + _ROW_HEIGHT * len(features), width)
-    for (row, cluster), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            _cell(axes, row, cluster, value, limit, with_text=n_clusters <= _MOST_CELL_TEXTS)
+    shades = np.clip(values / limit if limit else 0 * values, -1, 1)
+    places = list(zip(*np.nonzero(~np.isnan(shades)), strict=True))
+    cells = [Rectangle((cluster - 0.48, row - 0.46), 0.96, 0.92) for row, cluster in places]
+    colors = [_shade(float(shades[place])) for place in places]
+    axes.add_collection(PatchCollection(cells, facecolors=colors, linewidths=0))
+    if n_clusters <= _MOST_CELL_TEXTS:
+        for row, cluster in places:
+            color = ON_STRONG if abs(shades[row, cluster]) > 0.8 else INK
+            text = axes.text(cluster, row, _signed(values[row, cluster], limit), color=color,
+                             ha="center", va="center", fontsize=7.5)  # fmt: skip
+            text.set_in_layout(False)  # inside its cell, and measuring each takes long
     axes.set_xlim(-0.5, n_clusters - 0.5)
     axes.set_xticks(range(n_clusters), labels=[str(c) for c in range(n_clusters)])
     axes.tick_params(axis="x", length=0)
@@ -177,21 +181,11 @@ def _name_rows(axes: Axes, features: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _cell(
-    axes: Axes, row: int, cluster: int, value: float, limit: float, *, with_text: bool
-) -> None:
-    strength = min(abs(value) / limit, 1.0) if limit else 0.0
-    axes.add_patch(
-        Rectangle(
-            (cluster - 0.48, row - 0.46),
-            0.96,
-            0.92,
-            facecolor=ABOVE if value > 0 else BELOW,
-            alpha=0.04 + 0.9 * strength,
-            linewidth=0,
-        )
-    )
-    if with_text:
-        text = f"{value:+.2f}" if limit < 1 else f"{value:+.1f}"
-        axes.text(cluster, row, text, ha="center", va="center", fontsize=7.5,
-                  color=ON_STRONG if strength > 0.8 else INK)  # fmt: skip
+def _shade(value: float) -> tuple[float, float, float, float]:
+    """Return the colour of -1.0 to 1.0: none at 0, so that it suits a page of any colour."""
+    return to_rgba(ABOVE if value > 0 else BELOW, 0.04 + 0.9 * abs(value))
+
+
+def _signed(value: float, limit: float) -> str:
+    text = f"{value:+.2f}" if limit < 1 else f"{value:+.1f}"
+    return text if float(text) else "0"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from gpuseg.outputs.durable import writing
+from gpuseg.outputs.durable import write_file, writing
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.report_view import view
 
@@ -43,8 +43,7 @@ def write_report(path: Path, run: ReportInput) -> None:
     with writing(path):
         charts = _draw_charts(clean, path.parent / PLOTS)
         page = templates().get_template("report.html").render(view(clean), charts=charts)
-        # a text from the data may hold half a surrogate pair, which UTF-8 cannot
-        path.write_bytes(page.encode("utf-8", "replace"))
+        write_file(path, page.encode("utf-8"))
 
 
 @cache

@@ -177,18 +177,18 @@ def _trait(row: Row, *, hidden: bool) -> dict[str, str]:
             f"{number(row['mean'])} on average, all rows {number(row['overall_mean'])}"
         )
     elif row["top_values"]:
-        trait["words"] = "mostly"
+        trait["words"] = "most often"
         trait["detail"] = shown(str(row["top_values"]))
     if hidden:
         trait["detail"] = ""
-        trait["words"] = trait["words"].replace("mostly", "an unusual mix")
+        trait["words"] = trait["words"].replace("most often", "an unusual mix")
     return trait
 
 
 def _driver(row: Row, largest: float) -> dict[str, Any]:
     return {
         "feature": shown(row["feature"]),
-        "value": number(row["mean_abs_shap"]),
+        "value": f"{row['mean_abs_shap']:.3f}",
         "width": 100 * row["mean_abs_shap"] / largest if largest else 0.0,
     }
 
@@ -202,6 +202,8 @@ def _rule(row: Row) -> dict[str, str]:
 
 
 def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
         return ", ".join(shown(str(item)) for item in value) or "–"
     return "–" if value is None else shown(str(value))
