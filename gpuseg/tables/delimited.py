@@ -20,6 +20,7 @@ from gpuseg.tables.dialect import (
     CsvOptions,
     Dialect,
     first_rows,
+    not_text,
     parse,
     read_sample,
     sniff,
@@ -74,9 +75,7 @@ def _read_texts(path: Path, options: CsvOptions) -> tuple[Dialect, pa.Table]:
             if isinstance(error, pa.ArrowInvalid) and "invalid UTF8" not in str(error):
                 raise _unreadable(path, dialect, error) from None
             if options.encoding or last_try or not encoding.is_utf8:
-                raise DataError(
-                    f"'{path}' is not {encoding.name} text throughout; give --csv-encoding"
-                ) from None
+                raise not_text(path, encoding) from None
         # a foreign letter beyond the sample: look at the whole file
         encoding = find_encoding(path, None, sys.maxsize)
     raise AssertionError("the second try returns or raises")

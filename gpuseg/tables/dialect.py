@@ -84,10 +84,18 @@ def read_sample(path: Path, encoding: Encoding) -> bytes:
             more = stream.read(len(raw))
             complete = not more
             raw += more
-    text = encoding.decode(raw, complete=complete)
+    try:
+        text = encoding.decode(raw, complete=complete)
+    except UnicodeDecodeError:
+        raise not_text(path, encoding) from None
     if not complete:
         text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
     return text.encode()
+
+
+def not_text(path: Path, encoding: Encoding) -> DataError:
+    """Return the error of a file that cannot be decoded."""
+    return DataError(f"'{path}' is not {encoding.name} text throughout; give --csv-encoding")
 
 
 def sniff(path: Path, sample: bytes, encoding: Encoding, options: CsvOptions) -> Dialect:

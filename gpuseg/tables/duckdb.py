@@ -94,14 +94,20 @@ def _query(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPy
     if statements[0].type != duckdb.StatementType.SELECT:
         raise SettingsError("the input query is no SELECT; a query may read and nothing else")
     try:
-        rows = connection.sql(query)
+        names = connection.sql(query).columns
+        _check_names(names)
+        # the query may end in a semicolon and a comment, which no subquery may
+        connection.execute(f"CREATE TEMP VIEW gpuseg_query AS {query}")
     except duckdb.Error as error:
         raise SettingsError(f"the input query does not run: {error}") from None
-    counts = Counter(name.lower() for name in rows.columns)
-    twice = next((name for name in rows.columns if counts[name.lower()] > 1), None)
+    return connection.sql("FROM temp.main.gpuseg_query")
+
+
+def _check_names(names: Sequence[str]) -> None:
+    counts = Counter(name.lower() for name in names)
+    twice = next((name for name in names if counts[name.lower()] > 1), None)
     if twice is not None:
         raise DataError(f"the input query has two columns '{twice}'; give each a name with AS")
-    return rows
 
 
 def find_table(connection: duckdb.DuckDBPyConnection, location: Location) -> tuple[str, str, str]:

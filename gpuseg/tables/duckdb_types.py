@@ -22,7 +22,7 @@ TYPE_KEY = b"duckdb.type"
 
 _PLAIN = re.compile(
     r"BOOLEAN|U?(?:TINY|SMALL|BIG)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(\d+,\s?\d+\)|VARCHAR|BLOB"
-    r"|DATE|TIME|TIMESTAMP(?:_S|_MS|_NS| WITH TIME ZONE)?"
+    r"|DATE|TIME|TIMESTAMP(?:_MS|_NS| WITH TIME ZONE)?"
 )
 _WIDE_INTEGERS = ("HUGEINT", "UHUGEINT")
 
@@ -101,7 +101,8 @@ def _pairs(values: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
 
 def _fits_arrow(kind: Any) -> bool:
     """Say whether Arrow, and the frames made from it, hold this type as it is."""
-    if kind.id == "enum" or _PLAIN.fullmatch(str(kind)):
+    # whole seconds fit Arrow, but become milliseconds in Parquet
+    if kind.id in ("enum", "timestamp_s") or _PLAIN.fullmatch(str(kind)):
         return True
     if kind.id in ("list", "array", "struct", "map"):
         parts = (part for _name, part in kind.children if not isinstance(part, int))

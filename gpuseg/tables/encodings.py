@@ -77,7 +77,7 @@ def find_encoding(path: Path, given: str | None, n_bytes: int) -> Encoding:
         utf8.decode(data, complete=len(data) < n_bytes)
     except UnicodeDecodeError:
         return _detect(path, data)
-    return _detect(path, data) if b"\0" in data else utf8
+    return _detect(path, data) if _is_wide(data) else utf8
 
 
 def _given(name: str) -> Encoding:
@@ -90,10 +90,15 @@ def _given(name: str) -> Encoding:
     return Encoding(name, "utf8" if codec in ("utf-8", "utf-8-sig") else codec)
 
 
+def _is_wide(data: bytes) -> bool:
+    """Say whether these look like two-byte letters: every other byte of ASCII is null then."""
+    return data.count(0) * 8 > len(data)
+
+
 def _detect(path: Path, data: bytes) -> Encoding:
     import charset_normalizer  # slow to import, and seldom needed
 
-    wide = b"\0" in data  # no other encoding has null bytes in text
+    wide = _is_wide(data)
     if wide:
         evidence = data[:_EVIDENCE_BYTES]
     else:

@@ -12,15 +12,15 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-#: A decimal text of at most 16 characters has at most 15 digits, which a double keeps.
-SHORT_NUMBER = 16
+#: Any 15 digits are kept by a double.
+SHORT_NUMBER = 15
 
 _NUMBER = r"^-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
 _UTC = r"(?:Z|\+00(?::?00)?)$"
 _THOUSANDS = r"^-?[1-9][0-9]{0,2},[0-9]{3}$"
-_NOT_FINITE = pa.array(["nan", "NaN", "inf", "-inf"])
-_BOOLEANS = pa.array(["true", "false", "True", "False", "TRUE", "FALSE"])
+_NOT_FINITE = r"^(?:nan|NaN|-?inf)$"
+_BOOLEAN = r"^(?:true|false|True|False|TRUE|FALSE)$"
 
 
 def exact(texts: pa.ChunkedArray, *, decimal: str = ".") -> pa.ChunkedArray:
@@ -84,7 +84,7 @@ def _doubles(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
     differs = pc.invert(pc.equal(pc.cast(numbers, pa.string()), texts))
     odd = pc.filter(texts, differs)
     finite = pc.is_finite(pc.filter(numbers, differs))
-    if not _all(pc.or_(finite, pc.is_in(odd, value_set=_NOT_FINITE))):
+    if not _all(pc.or_(finite, pc.match_substring_regex(odd, _NOT_FINITE))):
         return None
     if not _all(pc.is_finite(numbers), any_is_enough=True):
         return None
@@ -98,10 +98,10 @@ def _doubles(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 
 def _survives(text: str) -> bool:
-    """Say whether printing the double with as many digits gives the same number."""
-    number = Decimal(text).normalize()
+    """Say whether printing the double, in as many digits or in its own way, gives it back."""
+    number, double = Decimal(text).normalize(), float(text)
     digits = len(number.as_tuple().digits)
-    return Decimal(f"{float(text):.{digits - 1}e}") == number
+    return number in (Decimal(f"{double:.{digits - 1}e}"), Decimal(repr(double)))
 
 
 def _comma_doubles(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
@@ -111,8 +111,8 @@ def _comma_doubles(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 
 def _booleans(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    words = pc.drop_null(texts)
-    if not _all(pc.is_in(words, value_set=_BOOLEANS)):
+    first = pc.drop_null(texts).slice(0, 1)
+    if not all(_all(pc.match_substring_regex(part, _BOOLEAN)) for part in (first, texts)):
         return None
     return pc.equal(pc.utf8_lower(texts), "true")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,11 +96,11 @@ def locate(
         raise SettingsError(f"a table's name is empty or holds a null character; {_BOTH_FORMS}")
     path = Path(argument).expanduser()
     suffix = format_suffix(path.name)
-    if argument.endswith("/") or path.is_dir():
+    if argument.endswith("/") or _is(path.is_dir):
         return Location("folder", argument, path, format="parquet")
     if suffix:
         return Location("file", argument, path, format=FORMATS[suffix])
-    if "/" in argument or path.is_file():
+    if "/" in argument or _is(path.is_file):
         raise SettingsError(
             f"'{argument}' has none of the suffixes that tell what it holds: {', '.join(FORMATS)}"
         )
@@ -110,6 +111,13 @@ def locate_warehouse(warehouse: str | None = None) -> Location:
     """Return the warehouse as a whole, to run ``--input-query`` in."""
     kind, path = _system(warehouse or DEFAULT_WAREHOUSE)
     return Location(kind, f"query in {kind}:{path}", path)
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except OSError:  # too long for a file's name, but not for a table's
+        return False
 
 
 def format_suffix(name: str) -> str:

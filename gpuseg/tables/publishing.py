@@ -80,6 +80,8 @@ def check_output(location: Location, schema: pa.Schema, *, append: bool = False)
         return
     target = location.path.resolve()
     _check_file(location, target, schema, append)
+    with _file_errors(location):
+        StagingFolder(target.parent).close()  # only doing it shows that it may be done
     if append and target.exists() and location.kind == "file":
         _agreeing(location, schema.empty_table())
     elif append and target.exists():

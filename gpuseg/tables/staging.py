@@ -139,16 +139,11 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def check_folder(target: Path) -> None:
-    """Refuse a target whose folder is not there or cannot be written to.
+    """Refuse a target whose folder is not there.
 
     Raises
     ------
     SettingsError
-        If there is no such folder.
-    SinkError
-        If it may not be written to.
     """
     if not target.parent.is_dir():
         raise SettingsError(f"'{target}' cannot be written: there is no folder '{target.parent}'")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise SinkError(f"'{target}' cannot be written: no permission in '{target.parent}'")
