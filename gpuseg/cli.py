@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from gpuseg import __version__
-from gpuseg.errors import GpusegError
+from gpuseg.errors import GpusegError, SettingsError
 from gpuseg.settings import PARAMETERS, Settings, base_type, resolve
 
 if TYPE_CHECKING:
@@ -224,6 +224,8 @@ def assign(settings: Settings, *, as_json: AsJson = False, quiet: Quiet = False)
     """Place rows with a stored model, without fitting anything."""
     from gpuseg import pipeline
 
+    if settings.output_table is None:
+        raise SettingsError("nowhere to put the rows: give --output-table (db.table or a file)")
     _show(pipeline.assign(settings, observer=_watcher(quiet)), as_json, quiet)
 
 
@@ -269,14 +271,14 @@ def load(
 @with_settings(("runs_dir",))
 def models_list(settings: Settings, *, as_json: AsJson = False) -> None:
     """List the stored models."""
-    from gpuseg.outputs.models import list_models
+    from gpuseg.outputs.models import describe_entry, list_models
     from gpuseg.terminal import print_models
 
-    models = list_models(Path(settings.runs_dir))
+    entries = list_models(Path(settings.runs_dir))
     if as_json:
-        _print_json([model.as_dict() for model in models])
+        _print_json([describe_entry(entry) for entry in entries])
     else:
-        print_models(models, sys.stdout)
+        print_models(entries, sys.stdout)
 
 
 @models_app.command("show")
@@ -289,14 +291,14 @@ def models_show(
     as_json: AsJson = False,
 ) -> None:
     """Show one stored model: clusters, columns, where it came from."""
-    from gpuseg.outputs.models import load_model
+    from gpuseg.outputs.models import describe, load_model
     from gpuseg.terminal import print_model
 
-    model = load_model(Path(settings.runs_dir), name)
+    facts = describe(load_model(Path(settings.runs_dir), name))
     if as_json:
-        _print_json(model.as_dict())
+        _print_json(facts)
     else:
-        print_model(model, sys.stdout)
+        print_model(facts, sys.stdout)
 
 
 @app.command()

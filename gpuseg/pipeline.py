@@ -90,11 +90,16 @@ def run(
         stage.detail = choice.reason
     with stages.stage("explain") as stage:
         explanation = explain(
-            backend, features, table, choice, settings.random_state, progress=stage.progress
+            backend,
+            features,
+            table,
+            choice,
+            random_state=settings.random_state,
+            progress=stage.progress,
         )
         labels = features.in_table_order(backend.to_host(choice.fit.labels))
         rules = find_rules(rule_columns(features, table), labels, choice.n_clusters)
-        stage.detail = explanation.summary
+        stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
     result = conclude(
         settings, engine, table, features, swept, choice, explanation, rules, model, stages.costs
     )

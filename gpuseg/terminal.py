@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from gpuseg.doctor import Examination
-    from gpuseg.outputs.models import StoredModel
+    from gpuseg.outputs.models import ModelEntry
     from gpuseg.plan import Plan
     from gpuseg.records import Segmentation, StageCost
 
@@ -123,7 +123,7 @@ def print_segmentation(result: Segmentation, stream: TextIO) -> None:
     """Print k against silhouette, the sizes and the strongest features of each segment."""
     console = _console(stream)
     if result.k_scores.num_rows:
-        console.print(_k_table(result))
+        console.print(_k_table(result.k_scores.to_pylist()))
         console.print()
     console.print(_segment_table(result))
     console.print()
@@ -140,7 +140,7 @@ def print_segmentation(result: Segmentation, stream: TextIO) -> None:
             console.print(Text(f"{what:<8} {where}"), soft_wrap=True)
 
 
-def _k_table(result: Segmentation) -> RichTable:
+def _k_table(k_scores: Iterable[Mapping[str, Any]]) -> RichTable:
     rows = (
         (
             f"{score['n_clusters']}{' *' if score['chosen'] else ''}",
@@ -149,7 +149,7 @@ def _k_table(result: Segmentation) -> RichTable:
             f"{score['min_cluster_share']:.1%}",
             f"{score['stability']:.2f}",
         )
-        for score in result.k_scores.to_pylist()
+        for score in k_scores
     )
     names = ("k", "silhouette", "inertia", "smallest cluster", "stability")
     return _table("Number of clusters (* chosen)", names, rows)
@@ -210,24 +210,32 @@ def print_plan(plan: Plan, stream: TextIO) -> None:
         console.print(Text(f"warning: {warning}"))
 
 
-def print_models(models: Sequence[StoredModel], stream: TextIO) -> None:
-    """Print one line for each stored model."""
-    rows = (
-        (m.name, m.n_clusters, f"{m.silhouette:.4f}", f"{m.n_rows:,}", m.created, m.run_id)
-        for m in models
-    )
-    names = ("model", "clusters", "silhouette", "rows", "created", "run")
-    _console(stream).print(_table("", names, rows) if models else Text("no models yet"))
+def print_models(entries: Sequence[ModelEntry], stream: TextIO) -> None:
+    """Print one line for each stored model; * marks the current one of its name."""
+    rows = []
+    for entry in entries:
+        run = f"{entry.run_id}{' *' if entry.is_champion else ''}"
+        if entry.model is None:
+            rows.append((entry.name, run, "", "", "", entry.problem))
+        else:
+            m = entry.model
+            rows.append(
+                (m.name, run, m.n_clusters, f"{m.silhouette:.4f}", f"{m.n_rows:,}", m.input_name)
+            )
+    names = ("model", "run (* current)", "clusters", "silhouette", "rows", "fitted on")
+    _console(stream).print(_table("", names, rows) if rows else Text("no models yet"))
 
 
-def print_model(model: StoredModel, stream: TextIO) -> None:
+def print_model(facts: Mapping[str, Any], stream: TextIO) -> None:
     """Print what is known of one stored model."""
     console = _console(stream)
-    for name, value in model.as_dict().items():
-        if not isinstance(value, (list, dict)):
-            console.print(Text(f"{name:<16} {value}"))
+    for name, value in facts.items():
+        if isinstance(value, (list, tuple)):
+            value = ", ".join(str(item) for item in value if not isinstance(item, dict))
+        if value not in ("", None) and not isinstance(value, dict):
+            console.print(Text(f"{name:<12} {value}"), soft_wrap=True)
     console.print()
-    console.print(_table("Columns", ("column", "role", "decision", "reason"), model.columns))
+    console.print(_k_table(facts["k_scores"]))
 
 
 def print_examination(found: Examination, stream: TextIO) -> None:

@@ -211,6 +211,22 @@ def promote(runs_dir: Path, name: str, run_id: str) -> None:
         replace_file(path, json.dumps({"run_id": run_id, "promoted": now}, indent=1).encode())
 
 
+def describe(model: StoredModel) -> dict[str, Any]:
+    """Return what people want to know of a model, JSON-able: all but its arrays."""
+    document = _document(model)
+    del document["encoder_dict"]
+    return json_safe(document | {"n_features": int(model.centroids.shape[1])})
+
+
+def describe_entry(entry: ModelEntry) -> dict[str, Any]:
+    """Return one line of the list of models, JSON-able."""
+    facts = {"name": entry.name, "run_id": entry.run_id, "is_champion": entry.is_champion}
+    if entry.model is None:
+        return facts | {"problem": entry.problem}
+    shown = ("created", "input_name", "n_rows", "n_clusters", "silhouette", "backend")
+    return facts | {name: getattr(entry.model, name) for name in shown}
+
+
 def _document(model: StoredModel) -> dict[str, Any]:
     arrays = ("encoder_arrays", "centroids")
     document = {f.name: getattr(model, f.name) for f in fields(model) if f.name not in arrays}
