@@ -41,15 +41,13 @@ class Backend(Protocol):
             rows are a fair sample also of a table with many repetitions.
         """
 
-    def matrix(self, features: Sequence[Array], order: Any | None) -> Array:
+    def matrix(self, features: Sequence[Array]) -> Array:
         """Return features as an array of shape (n_samples, n_features), float32, C order.
 
         Parameters
         ----------
         features
             Arrays of shape (k, n_samples), float32; k may differ.
-        order
-            Host array; row i of the result is ``order[i]`` of the features. None: as it is.
         """
 
     def to_host(self, array: Array) -> Any:

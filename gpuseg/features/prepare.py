@@ -63,11 +63,11 @@ def prepare(
     decisions = tuple(_decision(column, fitted.get(column.column)) for column in plan.columns)
     if not fitted:
         raise DataError(_nothing_to_use(table, decisions))
-    features = [column.features for column in fitted.values()]
-    order = backend.row_order(features)
-    encoded = backend.matrix(features, order)
-    progress(0.9)
     encoder = Encoder(tuple(column.encoder for column in fitted.values()))
+    features = [column.features for column in fitted.values()]
+    fitted.clear()
+    order, encoded = _ordered(backend, features)
+    progress(0.9)
     if len(encoder.feature_names) > settings.dimension_reduction_threshold:
         projected = fit_projection(backend, encoded, settings.dimension_reduction_threshold)
         encoder = Encoder(encoder.columns, projected.projection)
@@ -122,7 +122,7 @@ def encode_features(
         If a column that the encoder needs is missing or cannot be read.
     """
     features = encoder.features(backend, table, progress=progress, warn=warn)
-    encoded = backend.matrix(features, None)
+    encoded = backend.matrix(features)
     return encoder.project(backend, encoded), encoded
 
 
@@ -142,8 +142,7 @@ def prepare_again(
         raise DataError(f"{table.name} has no rows; a table with rows to place was expected")
     warnings: list[str] = []
     features = encoder.features(backend, table, progress=progress, warn=warnings.append)
-    order = backend.row_order(features)
-    encoded = backend.matrix(features, order)
+    order, encoded = _ordered(backend, features)
     used = set(encoder.column_names)
     decisions = tuple(
         ColumnDecision(name, "feature", "kept", "the stored model uses it")
@@ -198,6 +197,14 @@ def _mark_gaps(backend: Backend, table: Table, fitted: dict[str, _Column]) -> No
         features = encoder.encode(encoder.reading.read(table.arrow), backend.xp)
         notes = (*column.notes, gap.reason)
         fitted[name] = column._replace(encoder=encoder, features=features, notes=notes)
+
+
+def _ordered(backend: Backend, features: list[Array]) -> tuple[Any, Array]:
+    """Return the order of the rows and the features in it; empties the list."""
+    order = backend.row_order(features)
+    encoded = backend.matrix(features)
+    features.clear()  # two copies at a time are enough
+    return order, encoded.take(backend.from_host(order), axis=0)
 
 
 def _decision(plan: ColumnPlan, fitted: _Column | None) -> ColumnDecision:
