@@ -14,20 +14,22 @@ import numpy as np
 
 from gpuseg.backends.cpu.lanes import LANES
 from gpuseg.backends.cpu.threads import in_threads
-from gpuseg.backends.cpu.treeshap_kernel import Trees, explain_rows, predict_rows, reduce_rows
+from gpuseg.backends.cpu.treeshap_kernel import Trees, explain_rows
+from gpuseg.backends.cpu.treeshap_sums import predict_rows, reduce_rows
 from gpuseg.records import Array, Forest, Progress, ShapMeans, TreeEnsemble
 
-#: A group's table pays while the rows of a chunk visit its entries a few times each;
-#: beyond these sizes it leaves the L2 cache. Measured by bench/shap_means.py.
-MAX_GROUP_BITS = 9
-MAX_LEAF_BITS = 12
+#: Bits that decide a group. More bits make fewer and larger groups, whose tables then
+#: leave the cache (measured on depths 6 to 10: 12 is best, 9 takes 1.2 times as long).
+MAX_BITS = 12
 
-#: What one chunk's SHAP values may take.
-CHUNK_BYTES = 16 << 20
-MIN_CHUNK_ROWS = 256
+#: What one chunk's SHAP values may take, and its rows: tables are built once for a chunk.
+CHUNK_BYTES = 64 << 20
+MIN_CHUNK_ROWS, MAX_CHUNK_ROWS = 256, 8192
 
-#: Work of one chunk, in leaves visited by a row: well under a second.
-CHUNK_VISITS = 1e8
+#: Work of one chunk, in rows times leaves: about a second. A leaf whose path is too long
+#: for a table costs as much as this many that are not.
+CHUNK_VISITS = 5e8
+DEEP_LEAF_COST = 30
 
 
 class _Plan(NamedTuple):
@@ -39,6 +41,7 @@ class _Plan(NamedTuple):
     features: Array  # encoded features that some tree uses
     columns: Array  # original columns that some tree uses
     expected: Array  # (n_clusters,) float64
+    visits_per_row: int  # leaves, the deep ones counted by their cost
 
 
 class _Part(NamedTuple):
@@ -49,6 +52,10 @@ class _Part(NamedTuple):
     signed: Array
     counts: Array
     gap: float
+
+    def plus(self, other: _Part) -> _Part:
+        sums = [mine + others for mine, others in zip(self[:4], other[:4], strict=True)]
+        return _Part(sums[0], sums[1], sums[2], sums[3], max(self.gap, other.gap))
 
 
 def shap_means(
@@ -87,13 +94,10 @@ def shap_means(
     explained = np.arange(len(X)) if rows is None else np.asarray(rows)
     chunks = np.array_split(explained, _n_chunks(plan, len(explained)))
     shape = (n_clusters, n_clusters, len(plan.columns))
-    total = _Part(
-        np.zeros(shape), np.zeros(shape), np.zeros(shape[1:]), np.zeros(n_clusters), 0.0
-    )
+    total = _Part(np.zeros(shape), np.zeros(shape), np.zeros(shape[1:]), np.zeros(n_clusters), 0.0)
     parts = in_threads(lambda chunk: _explain_chunk(plan, X, labels, chunk), chunks)
     for done, part in enumerate(parts, start=1):
-        sums = (a + b for a, b in zip(total[:-1], part[:-1], strict=True))
-        total = _Part(*sums, gap=max(total.gap, part.gap))
+        total = total.plus(part)
         progress(done / len(chunks))
     return _means(plan, total, population, n_columns)
 
@@ -119,10 +123,12 @@ def _n_chunks(plan: _Plan, n_rows: int) -> int:
 
     It must not depend on the number of threads, or the last bits of the sums would.
     """
-    bytes_per_row = max(1, len(plan.columns)) * plan.trees.value[:, 0].nbytes
-    n_leaves = int((plan.trees.left < 0).sum())
-    chunk_rows = max(MIN_CHUNK_ROWS, min(CHUNK_BYTES // bytes_per_row, CHUNK_VISITS // n_leaves))
-    return max(1, min(2 * -int(-n_rows // (2 * chunk_rows)), n_rows))
+    bytes_per_row = max(1, len(plan.columns)) * int(plan.trees.value[:, 0].nbytes)
+    chunk_rows = min(
+        MAX_CHUNK_ROWS, CHUNK_BYTES // bytes_per_row, int(CHUNK_VISITS / plan.visits_per_row)
+    )
+    n_pairs = -(-n_rows // (2 * max(MIN_CHUNK_ROWS, chunk_rows)))
+    return max(1, min(2 * n_pairs, n_rows))
 
 
 def _explain_chunk(plan: _Plan, X: Array, labels: Array, rows: Array) -> _Part:
@@ -130,9 +136,9 @@ def _explain_chunk(plan: _Plan, X: Array, labels: Array, rows: Array) -> _Part:
     own = labels[rows]
     block = np.ascontiguousarray(X[np.ix_(rows, plan.features)].T)
     sums = np.zeros((n_columns, len(trees.value), len(rows), LANES))
-    bits = max(2, len(rows).bit_length() - 1)
-    leaf_bits, group_bits = min(bits, MAX_LEAF_BITS), min(bits, MAX_GROUP_BITS)
-    explain_rows(trees, plan.inner, plan.max_path, group_bits, leaf_bits, block, sums)
+    # Few rows would not pay for large tables.
+    max_bits = min(MAX_BITS, max(2, len(rows).bit_length()))
+    explain_rows(trees, plan.inner, plan.max_path, max_bits, block, sums)
     part = _Part(
         np.zeros((n_clusters, n_clusters, n_columns)),
         np.zeros((n_clusters, n_clusters, n_columns)),
@@ -175,7 +181,9 @@ def _plan(trees: TreeEnsemble, column_of: Array) -> _Plan:
         nodes=nodes,
         weights=weights,
     )
-    return _Plan(kernel_trees, inner, max_path, features, columns, _expected(trees))
+    deep = depth[left < 0] > MAX_BITS
+    visits = len(deep) + DEEP_LEAF_COST * int(deep.sum())
+    return _Plan(kernel_trees, inner, max_path, features, columns, _expected(trees), visits)
 
 
 def _subtrees(parent: Array, is_inner: Array) -> tuple[Array, Array]:

@@ -50,18 +50,20 @@ class Path(NamedTuple):
 class Group(NamedTuple):
     """Scratch: one group's table, and what it takes to build it."""
 
-    stack: Any  # (max_nodes,) int32
+    stack: Any  # (n_nodes + 1,) int32
     bit: Any  # (n_nodes,) int32: bit of an inner node
     slot: Any  # (n_columns,) int32: place of a column in the table, -1 if it has none
     columns: Any  # (max_bits,) int32: column in each place
-    table: Any  # (max_bits, n_blocks, 2 ** max_bits, 4) float64
+    table: Any  # (max_bits, n_blocks, 2 ** max_bits, 4) float64, a row for a used pattern
     leaf_table: Any  # (max_bits, 2 ** max_bits) float64
     product: Any  # (2 ** max_bits,) float64
-    pattern: Any  # (2 ** max_bits,) int32
+    used: Any  # (2 ** max_bits,) int32: the patterns that some row has
+    rank: Any  # (2 ** max_bits,) int32: place of a pattern among the used ones
+    leaf_pattern: Any  # (2 ** max_bits,) int32: what a used pattern means for a leaf
 
 
 @jit()
-def _entry(path, length, feature):
+def _entry(path: Path, length: int, feature: int) -> tuple[int, int]:
     """Find `feature` in the path, or start it; return where, and the new length."""
     i = 0
     while i < length and path.feature[i] != feature:
@@ -78,7 +80,7 @@ def _entry(path, length, feature):
 
 
 @jit()
-def _path_to(trees, node, path):
+def _path_to(trees: Trees, node: int, path: Path) -> int:
     """Collect the distinct features from `node` to its root; return their number."""
     length = 0
     while trees.parent[node] >= 0:
@@ -94,7 +96,9 @@ def _path_to(trees, node, path):
 
 
 @jit()
-def _leaf_conditions(trees, leaf, root, bits, n_path, group, path):
+def _leaf_conditions(
+    trees: Trees, leaf: int, root: int, bits: Path, n_path: int, group: Group, path: Path
+) -> int:
     """Express a leaf's path as bits of the group of `root`; return its distinct features."""
     length = 0
     node = leaf
@@ -115,7 +119,7 @@ def _leaf_conditions(trees, leaf, root, bits, n_path, group, path):
 
 
 @jit()
-def _open_slot(group, n_slots, column):
+def _open_slot(group: Group, n_slots: int, column: int) -> int:
     if group.slot[column] < 0:
         group.slot[column] = n_slots
         group.columns[n_slots] = column
@@ -124,7 +128,7 @@ def _open_slot(group, n_slots, column):
 
 
 @jit()
-def _open_group(trees, root, bits, n_path, group):
+def _open_group(trees: Trees, root: int, bits: Path, n_path: int, group: Group) -> tuple[int, int]:
     """Number the group's bits and columns; return how many there are of each."""
     n_bits, n_slots = n_path, 0
     for b in range(n_path):
@@ -149,7 +153,7 @@ def _open_group(trees, root, bits, n_path, group):
 
 
 @jit(fastmath={"contract"})
-def _fill_leaf_table(trees, path, m, group):
+def _fill_leaf_table(trees: Trees, path: Path, m: int, group: Group) -> None:
     """Shapley weights of a leaf, for each of its m features and all 2**m patterns.
 
     With o_j = 1 where the row satisfies feature j and z_j its share of training rows,
@@ -175,47 +179,74 @@ def _fill_leaf_table(trees, path, m, group):
             weights = group.leaf_table[i]
             absent = -1.0 / (1 - t)
             present = (1 - path.share[i]) / (path.share[i] * (1 - t) + t)
-            half = 1 << i
-            for start in range(0, size, 2 * half):
-                for p in range(start, start + half):
-                    weights[p] += absent * product[p]
-                for p in range(start + half, start + 2 * half):
-                    weights[p] += present * product[p]
+            bit = np.int32(1 << i)
+            for p in range(size):
+                weights[p] += (present if np.int32(p) & bit else absent) * product[p]
 
 
 @jit()
-def _add_leaf(trees, leaf, path, m, n_bits, group):
+def _add_leaf(trees: Trees, leaf: int, path: Path, m: int, n_used: int, group: Group) -> None:
     """Add a leaf's values to the group's table."""
-    size = 1 << n_bits
-    pattern = group.pattern
-    pattern[:size] = 0
+    pattern = group.leaf_pattern
+    pattern[:n_used] = 0
     for i in range(m):
-        care, wanted, bit = path.present[i] | path.absent[i], path.present[i], np.int32(1 << i)
-        for p in range(size):
-            pattern[p] |= bit if (p & care) == wanted else np.int32(0)
+        care, wanted = np.int32(path.present[i] | path.absent[i]), np.int32(path.present[i])
+        bit = np.int32(1 << i)
+        for p in range(n_used):
+            pattern[p] |= bit if (group.used[p] & care) == wanted else np.int32(0)
     for i in range(m):
         weights = group.leaf_table[i]
         slot = group.slot[trees.column[path.feature[i]]]
         for block in range(len(trees.value)):
             value, table = trees.value[block], group.table[slot, block]
-            for p in range(size):
+            for p in range(n_used):
                 add_scaled_row(table, p, value, leaf, weights[pattern[p]])
 
 
 @jit()
-def _row_patterns(bits, n_bits, X, pattern):
+def _row_patterns(bits: Path, n_bits: int, X: Any, pattern: Any) -> None:
     pattern[:] = 0
     for b in range(n_bits):
         x, low, high, bit = X[bits.feature[b]], bits.low[b], bits.high[b], np.int32(1 << b)
         for r in range(len(pattern)):
-            pattern[r] |= bit if (x[r] > low) & (x[r] <= high) else np.int32(0)
+            above = bit if x[r] > low else np.int32(0)
+            pattern[r] |= above if x[r] <= high else np.int32(0)
 
 
 @jit()
-def _explain_group(trees, root, bits, n_path, path, group, X, pattern, sums):
+def _rank_patterns(pattern: Any, size: int, group: Group) -> int:
+    """Number the patterns that occur, replace each row's by its number; return how many."""
+    group.rank[:size] = 0
+    for r in range(len(pattern)):
+        group.rank[pattern[r]] = 1
+    n_used = 0
+    for p in range(size):
+        if group.rank[p]:
+            group.used[n_used] = p
+            group.rank[p] = n_used
+            n_used += 1
+    for r in range(len(pattern)):
+        pattern[r] = group.rank[pattern[r]]
+    return n_used
+
+
+@jit()
+def _explain_group(
+    trees: Trees,
+    root: int,
+    bits: Path,
+    n_path: int,
+    path: Path,
+    group: Group,
+    X: Any,
+    pattern: Any,
+    sums: Any,
+) -> None:
     """Build the table of one group and add each row's entry to its sums."""
     n_bits, n_slots = _open_group(trees, root, bits, n_path, group)
-    group.table[:n_slots, :, : 1 << n_bits] = 0.0
+    _row_patterns(bits, n_bits, X, pattern)
+    n_used = _rank_patterns(pattern, 1 << n_bits, group)
+    group.table[:n_slots, :, :n_used] = 0.0
     group.stack[0] = root
     height = 1
     while height:
@@ -224,12 +255,11 @@ def _explain_group(trees, root, bits, n_path, path, group, X, pattern, sums):
         if trees.left[node] < 0:
             m = _leaf_conditions(trees, node, root, bits, n_path, group, path)
             _fill_leaf_table(trees, path, m, group)
-            _add_leaf(trees, node, path, m, n_bits, group)
+            _add_leaf(trees, node, path, m, n_used, group)
         else:
             group.stack[height] = trees.right[node]
             group.stack[height + 1] = trees.left[node]
             height += 2
-    _row_patterns(bits, n_bits, X, pattern)
     for slot in range(n_slots):
         column = group.columns[slot]
         for block in range(sums.shape[1]):
@@ -240,7 +270,17 @@ def _explain_group(trees, root, bits, n_path, path, group, X, pattern, sums):
 
 
 @jit(fastmath={"contract"})
-def _explain_deep_leaf(trees, leaf, path, m, X, satisfied, product, weight, sums):
+def _explain_deep_leaf(
+    trees: Trees,
+    leaf: int,
+    path: Path,
+    m: int,
+    X: Any,
+    satisfied: Any,
+    product: Any,
+    weight: Any,
+    sums: Any,
+) -> None:
     """Do for one leaf what a table cannot hold: each row's weights on their own."""
     n_nodes = (m + 1) // 2
     for start in range(0, X.shape[1], DEEP_ROWS):
@@ -274,7 +314,7 @@ def _explain_deep_leaf(trees, leaf, path, m, X, satisfied, product, weight, sums
 
 
 @jit()
-def _new_path(length):
+def _new_path(length: int) -> Path:
     return Path(
         np.empty(length, np.int32),
         np.empty(length, np.float32),
@@ -286,7 +326,7 @@ def _new_path(length):
 
 
 @jit()
-def explain_rows(trees, inner, max_path, group_bits, leaf_bits, X, sums):
+def explain_rows(trees: Trees, inner: Any, max_path: int, max_bits: int, X: Any, sums: Any) -> None:
     """Add the SHAP values of some rows to `sums`.
 
     Parameters
@@ -296,22 +336,24 @@ def explain_rows(trees, inner, max_path, group_bits, leaf_bits, X, sums):
         Inner nodes of the subtree below each node, itself included.
     max_path : int
         Most edges from a root to a leaf.
-    group_bits, leaf_bits : int
-        Most bits of a group, and of a group that is a leaf or a pair of leaves.
+    max_bits : int
+        Most bits of a group; a leaf with a longer path is done row by row.
     X : array of shape (n_features, n_rows), float32, C order
     sums : array of shape (n_columns, n_blocks, n_rows, 4), float64, C order
     """
     n_nodes, n_rows = len(trees.left), X.shape[1]
-    size = 1 << leaf_bits
-    bits, path = _new_path(max_path + leaf_bits + 1), _new_path(max_path + leaf_bits + 1)
+    size = 1 << max_bits
+    bits, path = _new_path(max_path + max_bits + 1), _new_path(max_path + max_bits + 1)
     group = Group(
         np.empty(n_nodes + 1, np.int32),
         np.empty(n_nodes, np.int32),
         np.full(sums.shape[0], -1, np.int32),
-        np.empty(leaf_bits, np.int32),
-        np.empty((leaf_bits, sums.shape[1], size, 4)),
-        np.empty((leaf_bits, size)),
+        np.empty(max_bits, np.int32),
+        np.empty((max_bits, sums.shape[1], size, 4)),
+        np.empty((max_bits, size)),
         np.empty(size),
+        np.empty(size, np.int32),
+        np.empty(size, np.int32),
         np.empty(size, np.int32),
     )
     pattern = np.empty(n_rows, np.int32)
@@ -327,7 +369,7 @@ def explain_rows(trees, inner, max_path, group_bits, leaf_bits, X, sums):
             node = todo[height]
             n_path = _path_to(trees, node, bits)
             n_bits = n_path + inner[node]
-            if n_bits <= group_bits or (n_bits <= leaf_bits and inner[node] <= 1):
+            if n_bits <= max_bits:
                 _explain_group(trees, node, bits, n_path, path, group, X, pattern, sums)
             elif trees.left[node] < 0:
                 _explain_deep_leaf(trees, node, bits, n_path, X, satisfied, product, weight, sums)
@@ -335,50 +377,3 @@ def explain_rows(trees, inner, max_path, group_bits, leaf_bits, X, sums):
                 todo[height] = trees.right[node]
                 todo[height + 1] = trees.left[node]
                 height += 2
-
-
-@jit()
-def predict_rows(trees, X, predicted):
-    """Add the forest's outputs to `predicted`, (n_blocks, n_rows, 4), by walking the trees."""
-    for tree in range(len(trees.offsets) - 1):
-        for r in range(X.shape[1]):
-            node = trees.offsets[tree]
-            while trees.left[node] >= 0:
-                below = X[trees.feature[node], r] <= trees.threshold[node]
-                node = trees.left[node] if below else trees.right[node]
-            for block in range(len(predicted)):
-                add_row(predicted[block], r, trees.value[block], node)
-
-
-@jit()
-def reduce_rows(sums, labels, n_clusters, absolute, squares, signed, gaps):
-    """Add up the rows' SHAP values and start the additivity gaps.
-
-    Parameters
-    ----------
-    sums : array of shape (n_columns, n_blocks, n_rows, 4), float64
-        Classes in order; the last class is left out, because probabilities sum to 1 and
-        so the SHAP values of a column sum to 0 over the classes.
-    labels : array of shape (n_rows,), int32
-    absolute, squares : arrays of shape (n_clusters of rows, n_clusters, n_columns), float64
-    signed : array of shape (n_clusters, n_columns), float64
-        Only the row's own cluster.
-    gaps : array of shape (n_rows, n_clusters), float64
-        The row's SHAP values, summed over columns, are added.
-    """
-    n_columns, _, n_rows, _ = sums.shape
-    for column in range(n_columns):
-        for r in range(n_rows):
-            own = labels[r]
-            rest = 0.0
-            for c in range(n_clusters):
-                if c < n_clusters - 1:
-                    shap = sums[column, c // 4, r, c % 4]
-                    rest -= shap
-                else:
-                    shap = rest
-                absolute[own, c, column] += abs(shap)
-                squares[own, c, column] += shap * shap
-                gaps[r, c] += shap
-                if c == own:
-                    signed[own, column] += shap
