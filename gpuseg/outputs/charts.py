@@ -21,6 +21,7 @@ from gpuseg.outputs.wording import number, shortened
 
 WIDTH = 4.6  # inches
 _ROW_HEIGHT = 0.28
+_LEGEND_COLUMNS = 9
 _MOST_CELL_TEXTS = 14  # clusters; beyond, numbers in cells overlap
 
 Floats = npt.NDArray[np.float64]
@@ -94,7 +95,7 @@ def top_features(names: Sequence[Sequence[str]], values: Sequence[Sequence[float
     axes.set_ylim(y - 0.5, -0.7)
     axes.margins(x=0.14)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("Mean |SHAP|: effect on the probability of the segment")
+    axes.set_xlabel("Mean |SHAP|")
     return figure
 
 
@@ -106,7 +107,7 @@ def stacked_shap(features: Sequence[str], mean_abs: Floats) -> Figure:
     mean_abs : array of shape (n_features, n_clusters)
     """
     n_clusters = mean_abs.shape[1]
-    legend_rows = -(-n_clusters // 6)
+    legend_rows = -(-n_clusters // _LEGEND_COLUMNS)
     figure, axes = _figure(0.9 + 0.2 * legend_rows + _ROW_HEIGHT * len(features))
     axes.grid(axis="x")
     start = np.zeros(len(features))
@@ -121,9 +122,15 @@ def stacked_shap(features: Sequence[str], mean_abs: Floats) -> Figure:
         )
         start += mean_abs[:, cluster]
     _name_rows(axes, features)
-    axes.set_xlabel("Mean |SHAP|, summed over segments")
-    figure.legend(loc="outside upper center", ncols=min(n_clusters, 6), title="Segment",
-                  handlelength=1, columnspacing=1.2)  # fmt: skip
+    axes.set_xlabel("Mean |SHAP|, added up")
+    figure.legend(
+        loc="outside upper center",
+        ncols=min(n_clusters, _LEGEND_COLUMNS),
+        title="Segment",
+        handlelength=0.9,
+        handletextpad=0.4,
+        columnspacing=0.9,
+    )
     return figure
 
 
@@ -166,7 +173,7 @@ def importance(features: Sequence[str], values: Floats) -> Figure:
     axes.grid(axis="x")
     axes.barh(range(len(features)), values, height=0.72, color=ACCENT)
     _name_rows(axes, features)
-    axes.set_xlabel("Gini importance (all features sum to 1)")
+    axes.set_xlabel("Gini importance")
     return figure
 
 
@@ -187,5 +194,5 @@ def _shade(value: float) -> tuple[float, float, float, float]:
 
 
 def _signed(value: float, limit: float) -> str:
-    text = f"{value:+.2f}" if limit < 1 else f"{value:+.1f}"
+    text = f"{value:+.2f}".replace("0.", ".") if limit < 1 else f"{value:+.1f}"
     return text if float(text) else "0"

@@ -215,7 +215,8 @@ def describe(model: StoredModel) -> dict[str, Any]:
     """Return what people want to know of a model, JSON-able: all but its arrays."""
     document = _document(model)
     del document["encoder_dict"]
-    return json_safe(document | {"n_features": int(model.centroids.shape[1])})
+    facts: dict[str, Any] = json_safe(document | {"n_features": int(model.centroids.shape[1])})
+    return facts
 
 
 def describe_entry(entry: ModelEntry) -> dict[str, Any]:

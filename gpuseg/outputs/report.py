@@ -20,6 +20,8 @@ from gpuseg.outputs.report_view import view
 if TYPE_CHECKING:
     import jinja2
 
+__all__ = ["ReportInput", "templates", "write_report"]
+
 PLOTS = "plots"
 
 

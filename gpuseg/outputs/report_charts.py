@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from gpuseg.outputs import charts
 from gpuseg.outputs.report_input import ReportInput
-from gpuseg.outputs.report_view import strongest, structure
+from gpuseg.outputs.report_view import everyone, strongest, structure, typical
 from gpuseg.outputs.wording import number, percent, shown
 
 #: Features drawn in a chart; the table beside it has more.
@@ -133,7 +133,10 @@ def _shap(run: ReportInput, shap_values: pa.Table) -> Iterator[Chart]:
     yield Chart(
         "shap",
         "Mean SHAP values of all segments",
-        _drawn_note(len(order), "How much each feature matters, and for which segments."),
+        _drawn_note(
+            len(order),
+            "How much each feature moves the forest's probability, and of which segments.",
+        ),
         f"Stacked bar chart of mean absolute SHAP values; the strongest feature is {ranked[0]}.",
         lambda: charts.stacked_shap(ranked[:_MOST_DRAWN], np.nan_to_num(mean_abs[drawn])),
         head,
@@ -166,11 +169,14 @@ def _profile(run: ReportInput, profiles: pa.Table) -> Iterator[Chart]:
     drawn = order[:_MOST_DRAWN]
     head = ("feature", *(f"segment {c}" for c in range(run.n_clusters)))
     rows = _matrix_rows(ranked, z[order])
-    note = "Distance of a segment's mean from the mean of all rows, in standard deviations."
+    note = (
+        "Distance of a segment's mean from the mean of all rows, in standard deviations; for "
+        "categories, of the share of the value that sets the segment apart most."
+    )
     if not run.hide_table_contents:
         head = ("feature", "all rows", *head[1:])
-        rows = _mean_rows(profiles, ranked, run.n_clusters)
-        note += " The table has the means themselves."
+        rows = _typical_rows(profiles, ranked, run.n_clusters)
+        note += " The table has the means and categories themselves."
     yield Chart(
         "profile",
         "Profile of the segments",
@@ -192,7 +198,10 @@ def _importance(table: pa.Table) -> Chart:
     return Chart(
         "importance",
         "Importance of each feature",
-        _drawn_note(len(names), "How much each feature helps to tell all segments apart."),
+        _drawn_note(
+            len(names),
+            "How much each feature helps to tell all segments apart; all features sum to 1.",
+        ),
         f"Bar chart of Gini importance; the most important feature is {names[0]}.",
         lambda: charts.importance(names[:_MOST_DRAWN], values[:_MOST_DRAWN]),
         ("rank", "feature", "importance"),
@@ -216,14 +225,14 @@ def _matrix_rows(names: Sequence[str], values: np.ndarray) -> list[tuple[str, ..
     return [(name, *(number(value) for value in row)) for name, row in shortest]
 
 
-def _mean_rows(profiles: pa.Table, names: Sequence[str], n_clusters: int) -> list[tuple[str, ...]]:
-    features, means = _matrix(profiles, "mean", n_clusters)
-    _same, overall = _matrix(profiles, "overall_mean", n_clusters)
-    place = {feature: i for i, feature in enumerate(features)}
-    everyone = {name: np.append(overall[i][~np.isnan(overall[i])], np.nan)[0]
-                for name, i in place.items()}  # fmt: skip
-    values = np.array([[everyone[name], *means[place[name]]] for name in names])
-    return _matrix_rows(names, values)
+def _typical_rows(
+    profiles: pa.Table, names: Sequence[str], n_clusters: int
+) -> list[tuple[str, ...]]:
+    cells: dict[str, list[str]] = {}
+    for row in profiles.to_pylist():
+        line = cells.setdefault(shown(row["feature"]), [everyone(row), *["–"] * n_clusters])
+        line[1 + row["cluster_id"]] = typical(row)
+    return [(name, *cells[name]) for name in names[:_MOST_ROWS]]
 
 
 def _drawn_note(n_features: int, note: str) -> str:

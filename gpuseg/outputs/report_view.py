@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import gpuseg
 from gpuseg.outputs.palette import THEME, cluster_variable
 from gpuseg.outputs.report_input import ReportInput
-from gpuseg.outputs.wording import megabytes, number, percent, seconds, shown
+from gpuseg.outputs.wording import day, megabytes, number, percent, seconds, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 TRAITS = 4
 DRIVERS = 3
 
-#: Differences from everyone that are weaker than this, in standard deviations or in
-#: doublings of a category's share, are not worth a line.
+#: Differences from all rows below so many standard deviations are not worth a line.
 _WEAKEST_TRAIT = 0.2
 
 #: Rows of a table that are shown; all of them are in the run's tables/ folder.
@@ -161,28 +159,38 @@ def _traits(profile: list[Row], *, hidden: bool) -> list[dict[str, str]]:
 
 
 def _strength(row: Row) -> float:
-    """How far a segment is from everyone: |z|, or doublings of the leading category."""
-    if _is_number(row["z"]):
-        return abs(float(row["z"]))
-    return abs(math.log2(row["lift"])) if _is_number(row["lift"]) and row["lift"] > 0 else 0.0
+    """Distance of a segment from all rows: of its mean, or of its most telling category."""
+    return abs(float(row["z"])) if row["z"] is not None else 0.0
 
 
 def _trait(row: Row, *, hidden: bool) -> dict[str, str]:
-    trait = {"feature": shown(row["feature"]), "sign": "", "words": "an unusual mix", "detail": ""}
-    if row["mean"] is not None and _is_number(row["z"]):
-        amount = ("slightly ", "", "much ")[(abs(row["z"]) >= 0.5) + (abs(row["z"]) >= 1.0)]
-        trait["sign"] = "+" if row["z"] > 0 else "−"
-        trait["words"] = f"{amount}{'higher' if row['z'] > 0 else 'lower'}"
-        trait["detail"] = (
-            f"{number(row['mean'])} on average, all rows {number(row['overall_mean'])}"
-        )
-    elif row["top_values"]:
-        trait["words"] = "most often"
-        trait["detail"] = shown(str(row["top_values"]))
-    if hidden:
-        trait["detail"] = ""
-        trait["words"] = trait["words"].replace("most often", "an unusual mix")
-    return trait
+    if row["kind"] == "categorical":
+        words, detail = ("an unusual mix", "") if hidden else ("typically", typical(row))
+    else:
+        words = _direction(row["z"], ("later", "earlier") if _is_date(row) else ("higher", "lower"))
+        detail = f"{typical(row)} on average, all rows {everyone(row)}" if not hidden else ""
+    return {"feature": shown(row["feature"]), "words": words, "detail": detail}
+
+
+def _direction(z: float, words: tuple[str, str]) -> str:
+    amount = ("slightly ", "", "much ")[(abs(z) >= 0.5) + (abs(z) >= 1.0)]
+    return f"{amount}{words[z < 0]}"
+
+
+def typical(row: Row) -> str:
+    """Say what a segment's rows have in a column: the mean, or the leading categories."""
+    if row["kind"] == "categorical":
+        return shown(row["top_values"] or "–")
+    return day(row["mean"]) if _is_date(row) else number(row["mean"])
+
+
+def everyone(row: Row) -> str:
+    """Say what all rows have on average."""
+    return day(row["overall_mean"]) if _is_date(row) else number(row["overall_mean"])
+
+
+def _is_date(row: Row) -> bool:
+    return bool(row["kind"] == "datetime")
 
 
 def _driver(row: Row, largest: float) -> dict[str, Any]:
@@ -207,7 +215,3 @@ def _setting(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(shown(str(item)) for item in value) or "–"
     return "–" if value is None else shown(str(value))
-
-
-def _is_number(value: Any) -> bool:
-    return value is not None and not math.isnan(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection
+from datetime import date, timedelta
 
 
 def number(value: float | None) -> str:
@@ -22,6 +23,22 @@ def number(value: float | None) -> str:
         text = f"{value:,.{digits}f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
     return f"{value:.2e}"
+
+
+def day(days: float | None) -> str:
+    """Write a date that is given as days since 1970-01-01.
+
+    Examples
+    --------
+    >>> day(20780.4), day(None), day(1e9)
+    ('2026-11-23', '–', '1,000,000,000 days')
+    """
+    if days is None or math.isnan(days):
+        return "–"
+    try:
+        return (date(1970, 1, 1) + timedelta(days=math.floor(days))).isoformat()
+    except OverflowError:  # beyond the years 1 to 9999
+        return f"{days:,.0f} days"
 
 
 def percent(share: float | None) -> str:
@@ -47,7 +64,7 @@ def seconds(value: float) -> str:
 
     Examples
     --------
-    >>> seconds(0.0123), seconds(75.2), seconds(7300)
+    >>> seconds(0.0123), seconds(75.2), seconds(7320)
     ('0.012 s', '1 min 15 s', '2 h 2 min')
     """
     if value < 60:

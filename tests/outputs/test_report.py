@@ -66,21 +66,24 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def make_report(names=("age", "income", "città"), n_clusters=3, value="Roma 61 %", **changes):
+def make_profile(cluster, name, kind, share, z, value):
+    row = {"cluster_id": cluster, "feature": name, "kind": kind, "share": share, "z": z,
+           "mean": 12345.678, "median": 1.0, "p10": 0.5, "p90": 9.0, "overall_mean": 23456.789,
+           "lift": 2.5, "top_values": None, "missing_share": 0.0}  # fmt: skip
+    if kind == "categorical":
+        row |= dict.fromkeys(("mean", "median", "p10", "p90", "overall_mean"))
+        row |= {"z": abs(z), "top_values": value}
+    return row
+
+
+def make_report(names=("age", "joined", "città"), n_clusters=3, value="Roma 61 %", **changes):
     rng = np.random.default_rng(3)
-    numeric = {name: i % 3 < 2 for i, name in enumerate(names)}
+    kinds = ("numeric", "datetime", "categorical")
     profiles = [
-        {
-            "cluster_id": c, "feature": name, "kind": "numeric" if numeric[name] else "categorical",
-            "share": 1 / n_clusters,
-            "mean": 12345.678 + c if numeric[name] else None, "median": 1.0, "p10": 0.5, "p90": 9.0,
-            "overall_mean": 23456.789 if numeric[name] else None,
-            "lift": 2.5, "z": float(rng.normal()) * 2 if numeric[name] else None,
-            "top_values": None if numeric[name] else value, "missing_share": 0.0,
-        }
+        make_profile(c, name, kinds[i % 3], 1 / n_clusters, float(rng.normal()) * 2, value)
         for c in range(n_clusters)
-        for name in names
-    ]  # fmt: skip
+        for i, name in enumerate(names)
+    ]
     shap_values = [
         {"cluster_id": c, "feature": name, "mean_abs_shap": float(rng.uniform(0, 0.2)),
          "mean_shap": float(rng.normal() / 10), "rank": 1}
@@ -174,6 +177,7 @@ def test_the_page_says_what_matters(plain):
         "recognises the segment of 97 % of the rows",
         "Roma 61 %",
         "12,346 on average, all rows 23,457",
+        "2003-10-20 on average, all rows 2034-03-22",
         "x is Roma 61 %",
         "no GPU was found",
         "1 min 15 s",
@@ -308,7 +312,7 @@ def test_hidden_contents_are_nowhere_in_the_files(tmp_path):
         warnings=("'age' has 'Kunigunde' in 3 rows", "the last day is 2014-06-29"),
         settings={"input_query": "select * from t where name = 'Kunigunde'"},
     )
-    contents = ("Kunigunde", "12,346", "23,457", "2014-06-29")
+    contents = ("Kunigunde", "12,346", "23,457", "2003-10-20", "2014-06-29")
     shown = write(tmp_path, replace(run, map_points=None))
     assert all(text in shown for text in contents)
 
