@@ -1,0 +1,293 @@
+"""The silhouette, for one segmentation or for a whole sweep, exact and in one pass.
+
+The distances between rows do not depend on the number of clusters, so the sums that all
+silhouettes need are gathered together: see ``Backend.distance_sums``.
+
+References
+----------
+Rousseeuw (1987), "Silhouettes: a graphical aid to the interpretation and validation of
+cluster analysis", Journal of Computational and Applied Mathematics 20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuseg.backends.base import Backend
+from gpuseg.errors import DataError, SettingsError, ShapeError
+from gpuseg.records import Array, Progress, no_progress
+
+#: Rows whose sums are turned into silhouettes at a time, to keep temporary arrays small.
+CHUNK_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class SilhouetteSweep:
+    """Silhouettes of several segmentations of the same rows.
+
+    Parameters
+    ----------
+    scores
+        Mean silhouette of each k, in [-1, 1].
+    samples
+        Silhouette of each scored row for each k: host array of shape (n_scored,), float64.
+    stderr
+        Standard error of each mean; 0.0 when every row was scored.
+    """
+
+    scores: Mapping[Any, float]
+    samples: Mapping[Any, npt.NDArray[np.float64]]
+    stderr: Mapping[Any, float]
+
+
+def score_sweep(
+    backend: Backend,
+    X: Array,
+    labels: Mapping[Any, Array],
+    *,
+    rows: npt.NDArray[np.int64] | None = None,
+    progress: Progress = no_progress,
+) -> SilhouetteSweep:
+    """Score several segmentations in one pass over the pairs of rows.
+
+    Parameters
+    ----------
+    X : Array of shape (n_samples, n_features), float32
+    labels
+        For each k, an array of shape (n_samples,), int32, in ``[0, max + 1)``; a number
+        without rows is a cluster that is not there.
+    rows : host array of shape (r,), int64, or None for all
+        Rows to score, ascending. Their distances still run to all rows, so each
+        silhouette is exact; only the mean is estimated, stratified by cluster.
+    """
+    matrix = backend.xp.stack([of_k.astype(backend.xp.int32) for of_k in labels.values()])
+    n_clusters = [int(of_k.max()) + 1 for of_k in matrix]
+    sums = backend.distance_sums(X, matrix, n_clusters, rows=rows, progress=progress)
+    scores, samples, stderr = {}, {}, {}
+    first = 0
+    for k, of_k, width in zip(labels, backend.to_host(matrix), n_clusters, strict=True):
+        sizes = np.bincount(of_k, minlength=width)
+        own = of_k if rows is None else of_k[rows]
+        values = _silhouettes(backend, sums[:, first : first + width], own, sizes)
+        first += width
+        samples[k] = values
+        scores[k], stderr[k] = _mean_and_stderr(values, own, sizes)
+    return SilhouetteSweep(scores, samples, stderr)
+
+
+def silhouette_sweep(
+    X: Any, labels: Mapping[Any, Any], *, rows: Any | None = None
+) -> SilhouetteSweep:
+    """Score several segmentations of the same rows in one pass, on the CPU.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+    labels
+        For each k (or any other key), labels of the rows: array-like of shape
+        (n_samples,), of any type.
+    rows : array-like of int, optional
+        Score these rows only, against all rows; the means are then estimates.
+
+    Returns
+    -------
+    SilhouetteSweep
+        ``.scores``: {k: mean}, ``.samples``: {k: array}, ``.stderr``: {k: float}.
+
+    Raises
+    ------
+    DataError
+        If `X` is not finite, or a segmentation has fewer than 2 or more than
+        n_samples - 1 clusters.
+    ShapeError
+        If lengths disagree.
+
+    Examples
+    --------
+    >>> X = [[0.0], [1.0], [10.0], [11.0]]
+    >>> sweep = silhouette_sweep(X, {2: [0, 0, 1, 1], 3: ["a", "a", "b", "c"]})
+    >>> {k: round(score, 3) for k, score in sweep.scores.items()}
+    {2: 0.9, 3: 0.443}
+    """
+    from gpuseg.backends.numpy import NumPyBackend
+
+    matrix = _checked_matrix(X)
+    codes = {k: _codes(of_k, len(matrix)) for k, of_k in labels.items()}
+    if not codes:
+        return SilhouetteSweep({}, {}, {})
+    chosen = None if rows is None else _checked_rows(rows, len(matrix))
+    return score_sweep(NumPyBackend(), matrix, codes, rows=chosen)
+
+
+def silhouette_samples(
+    X: Any, labels: Any, *, metric: str = "euclidean", **kwds: Any
+) -> npt.NDArray[np.float64]:
+    """Return the silhouette of each row: scikit-learn's function, exact and faster.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+    labels : array-like of shape (n_samples,)
+    metric
+        ``euclidean`` only.
+
+    Returns
+    -------
+    samples : array of shape (n_samples,), float64
+        (b - a) / max(a, b), with a the mean distance to the other rows of the own cluster
+        and b the smallest mean distance to another cluster; 0 for a cluster of one row.
+
+    Raises
+    ------
+    SettingsError
+        For another metric.
+    DataError, ShapeError
+        As `silhouette_sweep`.
+    """
+    _check_metric(metric, kwds)
+    return silhouette_sweep(X, {"": labels}).samples[""]
+
+
+def silhouette_score(
+    X: Any,
+    labels: Any,
+    *,
+    metric: str = "euclidean",
+    sample_size: int | None = None,
+    random_state: Any = None,
+    **kwds: Any,
+) -> float:
+    """Return the mean silhouette: scikit-learn's function, exact and faster.
+
+    Parameters
+    ----------
+    sample_size
+        Score a random part of the table alone, as scikit-learn does: the other rows are
+        not looked at. (`silhouette_sweep` with `rows` gives the better estimate.)
+    random_state
+        Seed or generator of that part.
+
+    Raises
+    ------
+    SettingsError, DataError, ShapeError
+        As `silhouette_samples`.
+    """
+    _check_metric(metric, kwds)
+    matrix, of_rows = np.asarray(X), np.asarray(labels)
+    if sample_size is not None:
+        from sklearn.utils import check_random_state
+
+        part = check_random_state(random_state).permutation(len(matrix))[:sample_size]
+        matrix, of_rows = matrix[part], of_rows[part]
+    return silhouette_sweep(matrix, {"": of_rows}).scores[""]
+
+
+# -- from sums to silhouettes --------------------------------------------------------
+
+
+def _silhouettes(
+    backend: Backend, sums: Array, own: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    xp = backend.xp
+    on_device = backend.from_host(sizes)
+    present = on_device > 0
+    result = np.empty(len(own), dtype=np.float64)
+    for begin in range(0, len(own), CHUNK_ROWS):
+        part = slice(begin, begin + CHUNK_ROWS)
+        cluster = backend.from_host(own[part])
+        here = xp.arange(len(cluster))
+        mean = xp.where(present, sums[part] / xp.maximum(on_device, 1), xp.inf)
+        others = on_device[cluster] - 1
+        a = sums[part][here, cluster] / xp.maximum(others, 1)
+        mean[here, cluster] = xp.inf
+        b = mean.min(axis=1)
+        larger = xp.maximum(a, b)
+        # all distances 0 (only duplicates around) says nothing: 0, as for a single row
+        values = xp.where((others > 0) & (larger > 0), (b - a) / xp.maximum(larger, TINY), 0.0)
+        result[part] = backend.to_host(values)
+    return result
+
+
+#: Smaller than any mean distance that is not 0; keeps 0 / 0 from being computed.
+TINY = float(np.finfo(np.float64).tiny)
+
+
+def _mean_and_stderr(
+    values: npt.NDArray[np.float64], own: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return the mean over all rows and its standard error, stratified by cluster.
+
+    References
+    ----------
+    Cochran (1977), "Sampling Techniques", section 5.4, with the finite population
+    correction.
+    """
+    n_samples = int(sizes.sum())
+    if len(values) == n_samples:
+        return float(values.mean()), 0.0
+    mean = variance = 0.0
+    for cluster in np.flatnonzero(sizes):
+        part = values[own == cluster]
+        if len(part) == 0:
+            raise DataError(f"no row of cluster {cluster} is among the scored rows; add some")
+        weight = sizes[cluster] / n_samples
+        mean += weight * float(part.mean())
+        if len(part) > 1:
+            unseen = 1 - len(part) / sizes[cluster]
+            variance += weight**2 * unseen * float(part.var(ddof=1)) / len(part)
+    return mean, float(np.sqrt(variance))
+
+
+# -- what the public functions accept ------------------------------------------------
+
+
+def _checked_matrix(X: Any) -> npt.NDArray[np.float32]:
+    matrix = np.asarray(X)
+    if matrix.ndim != 2:
+        raise ShapeError(f"X has shape {matrix.shape}; expected (n_samples, n_features)")
+    try:
+        matrix = matrix.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"X is of type {matrix.dtype}; numbers were expected") from error
+    if not np.isfinite(matrix).all():
+        raise DataError("X holds NaN or infinity; fill or drop such rows first")
+    # centred and scaled before it becomes float32: silhouettes do not change, and neither
+    # an offset nor values beyond 1e19 (whose squares overflow) cost precision
+    matrix -= matrix.mean(axis=0)
+    extent = np.abs(matrix).max(initial=0.0)
+    if extent > 0:
+        matrix /= extent
+    return np.ascontiguousarray(matrix, dtype=np.float32)
+
+
+def _codes(labels: Any, n_samples: int) -> npt.NDArray[np.int32]:
+    values = np.asarray(labels)
+    if values.ndim != 1 or len(values) != n_samples:
+        raise ShapeError(f"labels have shape {values.shape}; expected ({n_samples},), one per row")
+    names, codes = np.unique(values, return_inverse=True)
+    if not 2 <= len(names) <= n_samples - 1:
+        raise DataError(
+            f"Number of labels is {len(names)}. Valid values are 2 to n_samples - 1 (inclusive), "
+            f"here {n_samples - 1}"
+        )
+    return codes.astype(np.int32)
+
+
+def _checked_rows(rows: Any, n_samples: int) -> npt.NDArray[np.int64]:
+    chosen = np.unique(np.asarray(rows, dtype=np.int64))
+    if len(chosen) == 0 or chosen[0] < 0 or chosen[-1] >= n_samples:
+        raise ShapeError(f"rows must be some of 0 to {n_samples - 1}")
+    return chosen
+
+
+def _check_metric(metric: str, options: Mapping[str, Any]) -> None:
+    if metric != "euclidean" or options:
+        asked = f"metric='{metric}'" if metric != "euclidean" else f"{next(iter(options))}"
+        raise SettingsError(
+            f"gpuseg's silhouette is Euclidean; {asked} is not supported (use scikit-learn's)"
+        )
