@@ -267,6 +267,14 @@ def test_foreign_arrays_are_refused_even_with_right_sums(tmp_path, data):
         load_model_folder(folder)
 
 
+@pytest.mark.parametrize("n_bytes", [20, 28])
+def test_the_size_of_an_array_file_is_checked_before_its_shape_is_believed(tmp_path, n_bytes):
+    folder = store(tmp_path)
+    rewrite(folder, "array_000.npy", npy(body=n_bytes))
+    with pytest.raises(ModelError, match=f"holds {n_bytes} bytes of numbers, not 24"):
+        load_model_folder(folder)
+
+
 def test_nan_centroids_are_refused(tmp_path):
     folder = store(tmp_path)
     rewrite(folder, "array_000.npy", npy(body=0) + np.full(6, np.nan, "<f4").tobytes())
