@@ -168,10 +168,12 @@ class Transaction:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._is_new = not path.exists()
+        was_there = path.exists()
         self._committed = False
         _check_folder(path)
         self._connection = _connect(path, SinkError, read_only=False)
+        # somebody else may have made it in between
+        self._is_new = not was_there and not _tables(self._connection)
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.begin()
 
@@ -202,10 +204,10 @@ class Transaction:
 
     def close(self) -> None:
         """Give the file free; what was not committed never was."""
-        self._connection.close()
         if self._is_new and not self._committed:
+            # while the lock is still held: nobody else can have put anything there
             self._path.unlink(missing_ok=True)
-            self._path.with_name(self._path.name + ".wal").unlink(missing_ok=True)
+        self._connection.close()
 
     def _stage(self, location: Location, table: pa.Table, append: bool) -> None:
         connection = self._connection
@@ -213,9 +215,9 @@ class Transaction:
         if kind == "view":
             raise SettingsError(f"'{location.display}' is a view; give the name of a table")
         target = f"{quoted(schema)}.{quoted(name)}"
-        rows = self._rows(table)
-        connection.register("gpuseg_rows", table)
+        rows = f"SELECT {', '.join(map(restored, table.schema))} FROM gpuseg_rows"
         try:
+            connection.register("gpuseg_rows", table)
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
             before = 0
             if kind and append:
@@ -224,26 +226,15 @@ class Transaction:
                 connection.execute(f"INSERT INTO {target} BY NAME {rows}")
             else:
                 connection.execute(f"CREATE OR REPLACE TABLE {target} AS {rows}")
-        finally:
-            connection.unregister("gpuseg_rows")
+        except duckdb.NotSupportedError:
+            raise _cannot_hold(table.schema) from None
+        connection.unregister("gpuseg_rows")
         written = self._count(target) - before
         if written != table.num_rows:
             raise SinkError(
                 f"{written} of {table.num_rows} rows arrived in '{location.display}'; the "
                 "previous table stands"
             )
-
-    def _rows(self, table: pa.Table) -> str:
-        try:
-            with duckdb.connect() as probe:  # names the column that DuckDB cannot hold
-                for field in table.schema:
-                    probe.from_arrow(pa.schema([field]).empty_table()).fetchall()
-        except duckdb.Error:
-            raise DataError(
-                f"column '{field.name}' has the Arrow type {field.type}, which DuckDB cannot "
-                "hold; write to a .parquet or .arrow file"
-            ) from None
-        return f"SELECT {', '.join(map(restored, table.schema))} FROM gpuseg_rows"
 
     def _check_columns(self, location: Location, target: str, rows: str) -> None:
         old, new = self._connection.sql(f"FROM {target}"), self._connection.sql(rows)
@@ -257,6 +248,19 @@ class Transaction:
         found = self._connection.execute(f"SELECT count(*) FROM {target}").fetchone()
         assert found is not None
         return int(found[0])
+
+
+def _cannot_hold(schema: pa.Schema) -> DataError:
+    """Find the column whose Arrow type has no place in DuckDB."""
+    for field in schema:
+        try:
+            duckdb.from_arrow(pa.schema([field]).empty_table()).fetchall()
+        except duckdb.NotSupportedError:
+            return DataError(
+                f"column '{field.name}' has the Arrow type {field.type}, which DuckDB cannot "
+                "hold; write to a .parquet or .arrow file"
+            )
+    return DataError("DuckDB cannot hold these columns; write to a .parquet or .arrow file")
 
 
 # -- the file ----------------------------------------------------------------------------

@@ -59,6 +59,11 @@ class Location:
     table: str = ""
 
     @property
+    def place(self) -> tuple[Path, str, str]:
+        """The same for all ways to name the same table."""
+        return self.path.resolve(), self.schema.lower(), self.table.lower()
+
+    @property
     def in_warehouse(self) -> bool:
         """Whether it is a table (or all) of a warehouse."""
         return self.kind in SYSTEMS

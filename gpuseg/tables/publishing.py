@@ -1,7 +1,9 @@
 """Results appear together: everything is staged and checked first, then all is swapped.
 
-A process that dies at any moment leaves every previous table whole. Leftovers are hidden
-and are removed by the next one that publishes there; in DuckDB there are none, since a
+A process that dies at any moment leaves every table whole, the previous one or the new
+one. Only one that dies between two swaps leaves some outputs new and others old: nothing
+makes several files, or a file and a database, change in one step. Leftovers are hidden and
+are removed by the next one that publishes there; in DuckDB there are none, since a
 transaction that was not committed never was.
 """
 
@@ -97,10 +99,9 @@ def _check_places(locations: Sequence[Location]) -> None:
     for location in locations:
         if location.in_warehouse and not location.table:
             raise SettingsError(f"'{location.display}' is no table to write to; give db.table")
-        place = location.path.resolve(), location.schema.lower(), location.table.lower()
-        if place in seen:
+        if location.place in seen:
             raise SettingsError(f"two outputs go to '{location.display}'; give each its own place")
-        seen.add(place)
+        seen.add(location.place)
 
 
 def _check_file(location: Location, target: Path, schema: pa.Schema, append: bool) -> None:
