@@ -22,11 +22,13 @@
 //     columns         (n_features, n_columns) float   uncentred; NaN in padding columns
 //     sq_norms        (n_columns,)            float   |column - centre|^2; 0 in padding
 //     centre          (n_features,)           float
-//     group_cell      (n_columns / 4,)        int     cell of each group, ascending
+//     tile_cells      (n_columns / 128,)      int     cell in which each tile begins
+//     cell_ends       (n_cells,)              int     group of 4 columns past each cell
 //     cell_slots      (n_cells, n_segmentations) int  slot of each cell in each segmentation
 //     row_columns     (n_rows,)               int64   column of each row, best ascending
 //     sums            (gridDim.y, n_rows, n_slots) double, zero at the start
-//     n_columns       int64, a multiple of 128; a cell fills whole groups of 4
+//     n_columns       int64, a multiple of 128; cell follows cell, each in whole groups of 4
+//     part_tiles      column tiles for each blockIdx.y
 //     depth           features per chunk, 1 to n_features
 //     expand          0: always by differences, which costs less for few features
 //
@@ -59,13 +61,14 @@ struct Data {
     const float* centre;
     const long long* row_columns;
     long long n_columns;
-    long long n_rows;
+    int n_rows;
     int n_features;
     int depth;
 };
 
 struct Cells {
-    const int* group_cell;
+    const int* of_tile;
+    const int* ends;
     const int* slots;
     int n_segmentations;
 };
@@ -89,7 +92,7 @@ static __device__ __forceinline__ Feature* features_of(Shared& shared) {
 }
 
 // Rows past the end repeat the last one; nobody reads their sums.
-static __device__ __forceinline__ long long column_of_row(const Data& data, long long row) {
+static __device__ __forceinline__ long long column_of_row(const Data& data, int row) {
     return data.row_columns[row < data.n_rows ? row : data.n_rows - 1];
 }
 
@@ -102,7 +105,7 @@ static __device__ __forceinline__ int tile_column(int b) {
     return b / kGroup * (kTile / 2) + threadIdx.x % kLanes * kGroup + b % kGroup;
 }
 
-static __device__ __forceinline__ void load_rows(const Data& data, Shared& shared, long long row0,
+static __device__ __forceinline__ void load_rows(const Data& data, Shared& shared, int row0,
                                                  int feature0, int n_features, bool centred) {
     const int i = threadIdx.x % kRows;
     const long long column = column_of_row(data, row0 + i);
@@ -192,7 +195,7 @@ static __device__ __forceinline__ bool finish_squares(Shared& shared,
 // `resident` remembers what the shared rows hold, to load them once if they fit.
 template <bool expanded>
 static __device__ __forceinline__ bool square_distances(const Data& data, Shared& shared,
-                                                        long long row0, long long column0,
+                                                        int row0, long long column0,
                                                         int& resident,
                                                         float (&pairs)[kMicro][kMicro]) {
 #pragma unroll
@@ -236,50 +239,46 @@ static __device__ __forceinline__ void share_sums(Shared& shared,
     }
 }
 
-// Add the tile to the sums of the thread's own row, group by group. The total of a cell
-// that the tile leaves unfinished waits in shared memory, where only its owner looks.
+// Add the tile to the sums of the thread's own row, cell by cell. The total of a cell that
+// goes on in the next tile waits in shared memory, where only its owner looks.
 static __device__ __forceinline__ void add_tile(const Cells& cells, Shared& shared, int tile,
-                                                bool is_first, bool is_last, double* row_sums) {
-    const int* group_cell = cells.group_cell + (long long)tile * kGroups;
-    const int i = threadIdx.x;
-    double total = is_first ? 0.0 : shared.totals[i];
-    int cell = group_cell[is_first ? 0 : -1];
-    float run = 0.0f;
+                                                bool is_last, double* row_sums) {
+    double total = shared.totals[threadIdx.x];
+    int group = 0;
 #pragma unroll 1
-    for (int group = 0; group <= kGroups; ++group) {
-        const bool ended = group == kGroups;
-        if (ended && !is_last) break;
-        if (ended || group_cell[group] != cell) {
-            const int* slots = cells.slots + (long long)cell * cells.n_segmentations;
+    for (int cell = cells.of_tile[tile]; group < kGroups; ++cell) {
+        const int cell_end = cells.ends[cell] - tile * kGroups;
+        const int end = min(cell_end, kGroups);
+        float run = 0.0f;
+#pragma unroll 4
+        for (; group < end; ++group) run += shared.sums[group][threadIdx.x];
+        total += run;
+        if (cell_end > kGroups && !is_last) break;
+        const int* slots = cells.slots + (long long)cell * cells.n_segmentations;
 #pragma unroll 1
-            for (int s = 0; s < cells.n_segmentations; ++s) row_sums[slots[s]] += total + run;
-            total = 0.0;
-            run = 0.0f;
-        }
-        if (ended) return;
-        cell = group_cell[group];
-        run += shared.sums[group][i];
+        for (int s = 0; s < cells.n_segmentations; ++s) row_sums[slots[s]] += total;
+        total = 0.0;
     }
-    shared.totals[i] = total + run;
+    shared.totals[threadIdx.x] = total;
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 512 / BLOCK_THREADS) distance_sums(
     const float* __restrict__ columns, const float* __restrict__ sq_norms,
-    const float* __restrict__ centre, const int* __restrict__ group_cell,
-    const int* __restrict__ cell_slots, const long long* __restrict__ row_columns,
-    double* __restrict__ sums, long long n_columns, long long n_rows, int n_features,
-    int n_segmentations, int n_slots, int depth, int expand) {
+    const float* __restrict__ centre, const int* __restrict__ tile_cells,
+    const int* __restrict__ cell_ends, const int* __restrict__ cell_slots,
+    const long long* __restrict__ row_columns, double* __restrict__ sums, long long n_columns,
+    int n_rows, int n_features, int n_segmentations, int n_slots, int part_tiles, int depth,
+    int expand) {
     DYNAMIC_SHARED(float4, storage);
     Shared& shared = *reinterpret_cast<Shared*>(storage);
     const Data data = {columns, sq_norms, centre, row_columns, n_columns, n_rows, n_features, depth};
-    const Cells cells = {group_cell, cell_slots, n_segmentations};
-    const long long n_tiles = n_columns / kTile;
-    const int tile_begin = n_tiles * blockIdx.y / gridDim.y;
-    const int tile_end = n_tiles * (blockIdx.y + 1) / gridDim.y;
+    const Cells cells = {tile_cells, cell_ends, cell_slots, n_segmentations};
+    const int tile_begin = blockIdx.y * part_tiles;
+    const int tile_end = min(tile_begin + part_tiles, (int)(n_columns / kTile));
     float pairs[kMicro][kMicro];
 
-    for (long long row0 = (long long)blockIdx.x * kRows; row0 < n_rows;
-         row0 += (long long)gridDim.x * kRows) {
+    if (threadIdx.x < kRows) shared.totals[threadIdx.x] = 0.0;
+    for (int row0 = blockIdx.x * kRows; row0 < n_rows; row0 += gridDim.x * kRows) {
         int resident = -1;
         bool differences = !expand;
         for (int tile = tile_begin; tile < tile_end; ++tile) {
@@ -297,10 +296,10 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 512 / BLOCK_THREADS)
             }
             share_sums(shared, pairs);
             __syncthreads();
-            const long long row = row0 + threadIdx.x;
+            const int row = row0 + threadIdx.x;
             if (threadIdx.x < kRows && row < n_rows) {
-                add_tile(cells, shared, tile, tile == tile_begin, tile + 1 == tile_end,
-                         sums + (blockIdx.y * n_rows + row) * n_slots);
+                add_tile(cells, shared, tile, tile + 1 == tile_end,
+                         sums + ((long long)blockIdx.y * n_rows + row) * n_slots);
             }
         }
     }

@@ -11,15 +11,12 @@
 
 #include <ucontext.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <random>
-#include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -34,7 +31,6 @@ enum class State { ready, at_barrier, at_shuffle, done };
 
 struct Fiber {
     ucontext_t context;
-    std::vector<char> stack;
     Index thread;
     State state;
     int site;          // line of the barrier or shuffle
@@ -47,6 +43,7 @@ constexpr unsigned warp_size = 32;
 constexpr std::size_t stack_bytes = 256 * 1024;
 
 inline std::vector<Fiber> fibers;
+inline char* stacks;  // not cleared, as most of it is never touched
 inline Fiber* current;
 inline ucontext_t scheduler;
 inline Index block_index, block_size, grid_size;
@@ -133,24 +130,27 @@ inline void release_barrier() {
     for (Fiber& fiber : fibers) fiber.state = State::ready;
 }
 
-// Order in which the ready fibers of a round run.
+// Order in which the ready fibers of a round run: forward, reverse or random.
 class Schedule {
   public:
-    explicit Schedule(const std::string& name) : name_(name) {}
-
-    const std::vector<std::size_t>& next(std::size_t n) {
-        if (order_.size() != n) {
-            order_.resize(n);
-            for (std::size_t i = 0; i < n; ++i) order_[i] = name_ == "reverse" ? n - 1 - i : i;
+    Schedule(const char* name, std::size_t n) : shuffled_(name == std::string_view("random")) {
+        for (std::size_t i = 0; i < n; ++i) {
+            order_.push_back(name == std::string_view("reverse") ? n - 1 - i : i);
         }
-        if (name_ == "random") std::shuffle(order_.begin(), order_.end(), random_);
+    }
+
+    const std::vector<std::size_t>& next() {
+        for (std::size_t i = order_.size(); shuffled_ && i > 1; --i) {
+            random_ = random_ * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX
+            std::swap(order_[i - 1], order_[(random_ >> 33) % i]);
+        }
         return order_;
     }
 
   private:
-    std::string name_;
+    bool shuffled_;
     std::vector<std::size_t> order_;
-    std::mt19937 random_{12345};
+    std::uint64_t random_ = 12345;
 };
 
 template <class Body>
@@ -165,27 +165,26 @@ void enter() {
 
 template <class Body>
 void run_block(Body& body, Schedule& schedule) {
-    std::fill(shared_memory.begin(), shared_memory.end(), 0x7e);  // 8e37 as a float
+    std::memset(shared_memory.data(), 0x7e, shared_memory.size());  // 8e37 as a float
     running_body<Body> = &body;
     for (std::size_t i = 0; i < fibers.size(); ++i) {
         Fiber& fiber = fibers[i];
-        fiber.stack.resize(stack_bytes);
         fiber.thread = {unsigned(i), 0, 0};
         fiber.state = State::ready;
         fiber.vote = false;
         getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
+        fiber.context.uc_stack.ss_sp = stacks + i * stack_bytes;
         fiber.context.uc_stack.ss_size = stack_bytes;
         makecontext(&fiber.context, enter<Body>, 0);
     }
-    const auto is_done = [](const Fiber& fiber) { return fiber.state == State::done; };
     while (true) {
-        for (const std::size_t i : schedule.next(fibers.size())) {
-            if (fibers[i].state != State::ready) continue;
+        std::size_t n_done = 0;
+        for (const std::size_t i : schedule.next()) {
             current = &fibers[i];
-            swapcontext(&scheduler, &current->context);
+            if (current->state == State::ready) swapcontext(&scheduler, &current->context);
+            n_done += current->state == State::done;
         }
-        if (std::all_of(fibers.begin(), fibers.end(), is_done)) return;
+        if (n_done == fibers.size()) return;
         if (!release_shuffles()) release_barrier();
     }
 }
@@ -195,12 +194,14 @@ void run_block(Body& body, Schedule& schedule) {
 class Arguments {
   public:
     explicit Arguments(const char* path) {
-        std::ifstream file(path, std::ios::binary);
+        std::FILE* file = std::fopen(path, "rb");
         std::int64_t size;
-        while (file.read(reinterpret_cast<char*>(&size), sizeof size)) {
+        while (std::fread(&size, sizeof size, 1, file) == 1) {
             // own memory for each, so that a sanitizer sees where it ends
-            file.read(values_.emplace_back(size).data(), size);
+            values_.emplace_back(size);
+            if (std::fread(values_.back().data(), 1, size, file) != std::size_t(size)) std::abort();
         }
+        std::fclose(file);
     }
 
     template <class T>
@@ -216,8 +217,9 @@ class Arguments {
     }
 
     void save(const char* path) const {
-        std::ofstream file(path, std::ios::binary);
-        for (const auto& value : values_) file.write(value.data(), value.size());
+        std::FILE* file = std::fopen(path, "wb");
+        for (const auto& value : values_) std::fwrite(value.data(), 1, value.size(), file);
+        std::fclose(file);
     }
 
   private:
@@ -240,11 +242,12 @@ void launch(void (*kernel)(P...), Arguments& arguments, Schedule& schedule,
 template <class... P>
 int run(void (*kernel)(P...), char** argv) {
     Arguments arguments(argv[1]);
-    Schedule schedule(argv[3]);
-    grid_size = {unsigned(std::stoul(argv[4])), unsigned(std::stoul(argv[5])), 1};
-    block_size = {unsigned(std::stoul(argv[6])), 1, 1};
+    grid_size = {unsigned(std::atoi(argv[4])), unsigned(std::atoi(argv[5])), 1};
+    block_size = {unsigned(std::atoi(argv[6])), 1, 1};
+    shared_memory.resize(std::atoi(argv[7]));
     fibers.resize(block_size.x);
-    shared_memory.resize(std::stoul(argv[7]));
+    stacks = static_cast<char*>(std::malloc(fibers.size() * stack_bytes));
+    Schedule schedule(argv[3], fibers.size());
     launch(kernel, arguments, schedule, std::index_sequence_for<P...>{});
     arguments.save(argv[2]);
     return 0;

@@ -27,7 +27,7 @@ SMALL_LIMITS = DeviceLimits(
 
 #: Ends the host run at an access outside an array, or at one that a device would refuse
 #: because it is not aligned.
-SANITIZE = ("-O1", "-fsanitize=address,alignment", "-fno-sanitize-recover=alignment")
+SANITIZE = ("-O0", "-fsanitize=address,alignment", "-fno-sanitize-recover=alignment")
 
 
 class KernelFailedError(Exception):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from kernels.cuda_on_host import SANITIZE, HostDevice, build
 
-from gpuseg.backends import cuda_silhouette
+from gpuseg.backends import cuda_pair_plan, cuda_silhouette
 from gpuseg.backends.cuda_silhouette import distance_sums
 from gpuseg.backends.kernel_loader import kernel_text
 from gpuseg.records import no_progress
@@ -49,7 +49,7 @@ def run(X, labels, n_clusters, device, rows=None):
 @pytest.mark.parametrize("n_threads", BLOCK_SIZES)
 @pytest.mark.parametrize(("n", "d", "n_clusters"), SIZES)
 def test_sums_are_the_oracles_in_every_schedule(n, d, n_clusters, n_threads, monkeypatch):
-    monkeypatch.setattr(cuda_silhouette, "BLOCK_THREADS", n_threads)
+    monkeypatch.setattr(cuda_pair_plan, "BLOCK_THREADS", n_threads)
     X, labels = make(n, d, n_clusters)
 
     sums = [run(X, labels, n_clusters, HostDevice(schedule=order)) for order in SCHEDULES]
@@ -63,7 +63,7 @@ def test_sums_are_the_oracles_in_every_schedule(n, d, n_clusters, n_threads, mon
 
 @pytest.mark.parametrize("n_threads", BLOCK_SIZES)
 def test_given_rows_run_against_all_rows(n_threads, monkeypatch):
-    monkeypatch.setattr(cuda_silhouette, "BLOCK_THREADS", n_threads)
+    monkeypatch.setattr(cuda_pair_plan, "BLOCK_THREADS", n_threads)
     X, labels = make(700, 9, (3, 5))
     rows = np.random.default_rng(1).integers(0, 700, 150)
     rows[:3] = (699, 0, 0)
@@ -85,7 +85,7 @@ def test_many_launches_give_what_one_gives(monkeypatch):
     expected = run(X, labels, (2, 4), one)
     fractions = []
 
-    monkeypatch.setattr(cuda_silhouette, "PAIRS_PER_LAUNCH", 250_000)
+    monkeypatch.setattr(cuda_pair_plan, "PAIRS_PER_LAUNCH", 250_000)
     sums = distance_sums(X, labels, (2, 4), rows=None, progress=fractions.append, device=many)
 
     assert len(one.shapes) == 1
@@ -112,11 +112,11 @@ def test_a_grid_smaller_than_the_work_is_walked_again_and_again(monkeypatch):
     device = HostDevice()
 
     def one_block(*arguments):
-        shape, depth = launch_shape(*arguments)
-        return shape._replace(grid=(1, shape.grid[1])), depth
+        plan = plan_launch(*arguments)
+        return plan._replace(shape=plan.shape._replace(grid=(1, plan.shape.grid[1])))
 
-    launch_shape = cuda_silhouette.launch_shape
-    monkeypatch.setattr(cuda_silhouette, "launch_shape", one_block)
+    plan_launch = cuda_pair_plan.plan_launch
+    monkeypatch.setattr(cuda_silhouette, "plan_launch", one_block)
     sums = run(X, labels, (3,), device)
 
     assert device.shapes[0].grid[0] == 1
@@ -133,7 +133,7 @@ def test_no_access_outside_the_arrays(n, d, n_clusters):
 
 
 def test_launcher_and_kernel_agree_on_the_layout():
-    c = cuda_silhouette
+    c = cuda_pair_plan
     facts = {
         "BLOCK_THREADS": c.BLOCK_THREADS,
         "kTile": c.TILE,

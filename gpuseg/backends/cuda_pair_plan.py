@@ -1,0 +1,235 @@
+"""How the pairs of a distance-sum pass are laid out and launched on a CUDA device.
+
+Array code and arithmetic that run anywhere; ``kernels/silhouette.cu`` reads the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from gpuseg.backends.cuda_device import DeviceLimits, LaunchShape
+from gpuseg.records import Array
+
+# As in kernels/silhouette.cu; a test compares them.
+BLOCK_THREADS = 256
+TILE = 128
+GROUP = 4
+
+BLOCKS_PER_MULTIPROCESSOR = 2
+
+# A launch ends, and progress and Ctrl-C get their turn, after about so many pairs: an
+# estimated 0.2 s on an H200, 1 s on a small device.
+PAIRS_PER_LAUNCH = 2**37
+
+# Waves of blocks that a launch should have, so that an uneven last one costs little.
+WAVES = 8
+
+# Adding a finished cell to its slots, in multiply-adds per segmentation. An estimate; it
+# only decides when many small cells make several passes cheaper than one.
+FLUSH_COST = 64
+
+# Sums of one launch, all parts together.
+PART_BYTES = 2**28
+
+# Rows at a time while columns are prepared, to bound the float64 copies.
+PREPARE_ROWS = 65_536
+
+
+class Cells(NamedTuple):
+    """Rows by the tuple of their labels, over one or more segmentations."""
+
+    cell: Array  # (n_samples,) int64, numbered in the order of the tuples
+    n_cells: int
+    counts: Array  # (n_cells,) int64
+
+    @property
+    def n_columns(self) -> int:
+        """Columns that the cells take when each fills whole groups and all whole tiles."""
+        filled = int(_whole(self.counts, GROUP).sum())
+        return int(_whole(filled, TILE))
+
+
+class Pass(NamedTuple):
+    """Segmentations that go through the pairs together."""
+
+    segmentations: slice
+    cells: Cells
+
+
+class PairPlan(NamedTuple):
+    """What the kernel reads, besides sizes; see the head of ``silhouette.cu``."""
+
+    columns: Array  # (n_features, n_columns) float32
+    sq_norms: Array  # (n_columns,) float32
+    centre: Array  # (n_features,) float32
+    tile_cells: Array  # (n_columns / 128,) int32
+    cell_ends: Array  # (n_cells,) int32
+    cell_slots: Array  # (n_cells, n_segmentations) int32
+    column_of: Array  # (n_samples,) int64, column of each row
+    scale: float  # a power of two; columns are X * scale
+
+
+class LaunchPlan(NamedTuple):
+    """A launch shape and what the kernel must know of it."""
+
+    shape: LaunchShape  # grid[1] parts of the columns, whose sums the caller adds up
+    depth: int  # features per chunk: all of them if two blocks then fit a multiprocessor
+    part_tiles: int  # column tiles of a part
+
+
+def plan_passes(labels: Array, n_features: int, xp: ModuleType) -> list[Pass]:
+    """Say which segmentations share a pass: all, unless that makes too many small cells."""
+    n_segmentations, n_samples = labels.shape
+
+    def cost(passes: list[Pass]) -> int:
+        return sum(
+            cells.n_columns * (n_features + 6)
+            + FLUSH_COST * cells.n_cells * (part.stop - part.start)
+            for part, cells in passes
+        )
+
+    def best(start: int, stop: int) -> list[Pass]:
+        part = slice(start, stop)
+        together = [Pass(part, joint_cells(labels[part], xp))]
+        # two passes cost at least twice the rows, so mostly there is nothing to compare
+        if stop - start == 1 or cost(together) <= 2 * n_samples * (n_features + 6):
+            return together
+        middle = (start + stop) // 2
+        apart = best(start, middle) + best(middle, stop)
+        return min(together, apart, key=cost)
+
+    return best(0, n_segmentations) if n_segmentations else []
+
+
+def joint_cells(labels: Array, xp: ModuleType) -> Cells:
+    """Number the tuples of labels that occur.
+
+    Parameters
+    ----------
+    labels : Array of shape (m, n_samples), int32
+    """
+    cell = labels[0].astype(np.int64)
+    tuples, cell = xp.unique(cell, return_inverse=True)
+    for more in labels[1:]:
+        # numbered anew each time, so that the product stays below n * max(n_clusters)
+        joint = cell * (int(more.max()) + 1) + more
+        tuples, cell = xp.unique(joint, return_inverse=True)
+    n_cells = len(tuples)
+    return Cells(cell, n_cells, xp.bincount(cell, minlength=n_cells))
+
+
+def plan_pairs(
+    X: Array, labels: Array, first_slots: Sequence[int], cells: Cells, xp: ModuleType
+) -> PairPlan:
+    """Lay the rows out as the kernel's columns: by cell, padded, feature-major, scaled.
+
+    Parameters
+    ----------
+    X : Array of shape (n_samples, n_features), float32
+    labels : Array of shape (m, n_samples), int32
+    first_slots
+        For each segmentation, the column of the result where its clusters start.
+    cells
+        The joint cells of these labels.
+    """
+    n_samples, n_features = X.shape
+    scale = _scale(X)
+    column_of = _columns_of(cells, n_samples, xp)
+    columns = xp.full((n_features, cells.n_columns), np.nan, dtype=np.float32)
+    sq_norms = xp.zeros(cells.n_columns, dtype=np.float32)
+    centre = (X.mean(axis=0, dtype=np.float64) * scale).astype(np.float32)
+    for start in range(0, n_samples, PREPARE_ROWS):
+        part = slice(start, start + PREPARE_ROWS)
+        scaled = X[part] * np.float32(scale)
+        columns[:, column_of[part]] = scaled.T
+        # float32 like the kernel's own difference, summed in float64
+        centred = (scaled - centre).astype(np.float64)
+        sq_norms[column_of[part]] = (centred * centred).sum(axis=1).astype(np.float32)
+    cell_ends = xp.cumsum(_whole(cells.counts, GROUP)) // GROUP
+    cell_ends[-1] = cells.n_columns // GROUP  # the last cell takes the padding at the end
+    tile_starts = xp.arange(0, cells.n_columns, TILE) // GROUP
+    tile_cells = xp.searchsorted(cell_ends, tile_starts, side="right")
+    cell_slots = xp.empty((cells.n_cells, labels.shape[0]), dtype=np.int32)
+    offsets = xp.asarray(np.asarray(first_slots, dtype=np.int32))
+    cell_slots[cells.cell] = labels.T + offsets
+    return PairPlan(
+        columns=columns,
+        sq_norms=sq_norms,
+        centre=centre,
+        tile_cells=tile_cells.astype(np.int32),
+        cell_ends=cell_ends.astype(np.int32),
+        cell_slots=cell_slots,
+        column_of=column_of,
+        scale=scale,
+    )
+
+
+def plan_launch(
+    n_rows: int, n_columns: int, n_features: int, n_slots: int, limits: DeviceLimits
+) -> LaunchPlan:
+    """Choose the grid and how many features a block keeps in shared memory."""
+    budget = min(
+        limits.shared_bytes_per_block,
+        # the device keeps 1 KiB of every block for itself
+        limits.shared_bytes_per_multiprocessor // BLOCKS_PER_MULTIPROCESSOR - 1024,
+    )
+    per_feature = shared_bytes(1) - shared_bytes(0)
+    depth = max(1, min(n_features, (budget - shared_bytes(0)) // per_feature))
+    row_tiles = _ceil_div(n_rows, BLOCK_THREADS // 2)
+    n_tiles = n_columns // TILE
+    wanted = _ceil_div(WAVES * BLOCKS_PER_MULTIPROCESSOR * limits.n_multiprocessors, row_tiles)
+    affordable = max(1, PART_BYTES // (8 * n_rows * n_slots))
+    part_tiles = _ceil_div(n_tiles, min(wanted, affordable, n_tiles))
+    grid = (row_tiles, _ceil_div(n_tiles, part_tiles))
+    return LaunchPlan(LaunchShape(grid, BLOCK_THREADS, shared_bytes(depth)), depth, part_tiles)
+
+
+def shared_bytes(depth: int) -> int:
+    """Return the dynamic shared memory of a block, as the head of ``silhouette.cu`` says."""
+    n_rows = BLOCK_THREADS // 2
+    n_floats = TILE // GROUP * (n_rows + 4) + TILE + n_rows + depth * (TILE + n_rows)
+    return 8 * n_rows + 4 * n_floats
+
+
+def rows_per_launch(n_columns: int, n_slots: int, limits: DeviceLimits) -> int:
+    """Return how many rows one launch takes: whole waves of blocks if it can be."""
+    wave = BLOCK_THREADS // 2 * BLOCKS_PER_MULTIPROCESSOR * limits.n_multiprocessors
+    rows = min(PAIRS_PER_LAUNCH // n_columns, PART_BYTES // (8 * n_slots))
+    return rows // wave * wave or min(wave, max(1, rows))
+
+
+def _columns_of(cells: Cells, n_samples: int, xp: ModuleType) -> Array:
+    """Return the column of each row: cells one after another, each from a new group on."""
+    order = xp.argsort(cells.cell, kind="stable")
+    widths = _whole(cells.counts, GROUP)
+    # a cell's first column, less the rank of its first row
+    shift = (xp.cumsum(widths) - widths) - (xp.cumsum(cells.counts) - cells.counts)
+    columns = xp.empty(n_samples, dtype=np.int64)
+    columns[order] = xp.arange(n_samples, dtype=np.int64) + shift[cells.cell[order]]
+    return columns
+
+
+def _scale(X: Array) -> float:
+    """Return the power of two that brings the largest value of X to between 0.5 and 1.
+
+    Squares can then neither overflow nor, where it would matter, underflow; a power of
+    two changes no other bit.
+    """
+    largest = max(float(X.max()), -float(X.min()))
+    exponent = math.frexp(largest)[1]
+    # beyond this the scale itself would not be a normal float32
+    return math.ldexp(1.0, -min(max(exponent, -126), 126))
+
+
+def _whole(count: Array, unit: int) -> Array:
+    """Round up to a multiple of `unit`."""
+    return (count + unit - 1) // unit * unit
+
+
+def _ceil_div(count: int, unit: int) -> int:
+    return -(-count // unit)

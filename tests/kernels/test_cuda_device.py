@@ -1,0 +1,56 @@
+"""Launches are held against what a kernel declares, and that against the kernel's text."""
+
+import re
+
+import numpy as np
+import pytest
+
+from gpuseg.backends.cuda_device import Kernel, checked_arguments
+from gpuseg.backends.cuda_silhouette import KERNEL
+from gpuseg.backends.kernel_loader import kernel_text
+
+PROBE = Kernel("probe", "probe", arrays={"x": "float32"}, scalars={"n": "int32"})
+C_TYPES = {
+    "float32": "float*",
+    "float64": "double*",
+    "int32": "int*",
+    "int64": "long long*",
+}
+
+
+def arguments(**changes):
+    return {"x": np.zeros((2, 3), dtype=np.float32), "n": np.int32(2)} | changes
+
+
+def test_arguments_come_in_the_kernels_order():
+    given = arguments()
+    assert checked_arguments(PROBE, dict(reversed(given.items())), np) == tuple(given.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": 2}, "n must be int32, got int"),
+        ({"n": np.int64(2)}, "n must be int32, got int64"),
+        ({"x": np.zeros(6)}, "x must be float32, got ndarray float64"),
+        ({"x": [1.0]}, "x must be float32, got list"),
+        ({"x": np.zeros((3, 2), dtype=np.float32).T}, "x must be in C order"),
+        ({"more": np.int32(1)}, "probe takes"),
+    ],
+)
+def test_what_a_kernel_does_not_expect_is_refused(changes, message):
+    with pytest.raises(TypeError, match=message):
+        checked_arguments(PROBE, arguments(**changes), np)
+
+
+def test_declared_parameters_are_those_of_the_text():
+    text = kernel_text(KERNEL.file)
+    parameters = re.search(rf" {KERNEL.function}\((.*?)\) {{", text, flags=re.DOTALL)[1]
+    found = {}
+    for parameter in parameters.split(","):
+        words = re.sub(r"const |__restrict__ ", "", " ".join(parameter.split()))
+        kind, name = words.rsplit(" ", 1)
+        found[name] = kind
+    declared = {name: C_TYPES[dtype] for name, dtype in KERNEL.arrays.items()}
+    declared |= {name: C_TYPES[dtype].rstrip("*") for name, dtype in KERNEL.scalars.items()}
+    assert list(found.items()) == list(declared.items())
