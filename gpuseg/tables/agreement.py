@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpuseg.errors import DataError
+from gpuseg.errors import DataError, did_you_mean
 
 SHOWN_NAMES = 10
+
+
+def check_known(columns: Sequence[str], names: Sequence[str], display: str) -> None:
+    """Refuse columns that a table has not got.
+
+    Raises
+    ------
+    DataError
+    """
+    unknown = next((name for name in columns if name not in names), None)
+    if unknown is not None:
+        raise DataError(
+            f"column '{unknown}' is not in '{display}'{did_you_mean(unknown, names)}; it has: "
+            f"{', '.join(names[:SHOWN_NAMES])}{', …' if len(names) > SHOWN_NAMES else ''}"
+        )
 
 
 def check_names(names: Sequence[str], place: str) -> None:

@@ -20,7 +20,7 @@ from gpuseg.errors import (
     TableNotFoundError,
     did_you_mean,
 )
-from gpuseg.tables.agreement import SHOWN_NAMES, check_agreement, check_names
+from gpuseg.tables.agreement import SHOWN_NAMES, check_agreement, check_known, check_names
 from gpuseg.tables.duckdb_types import quoted, restored, to_arrow
 from gpuseg.tables.location import Location
 
@@ -50,10 +50,7 @@ def read(
     with _open(location.path, SourceError) as connection:
         rows = _relation(connection, location, query)
         if columns is not None:
-            for name in columns:
-                if name not in rows.columns:
-                    hint = did_you_mean(name, rows.columns)
-                    raise DataError(f"column '{name}' is not in '{location.display}'{hint}")
+            check_known(columns, rows.columns, location.display)
             rows = rows.project(", ".join(map(quoted, columns)))
         return to_arrow(rows)
 

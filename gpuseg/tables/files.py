@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.json
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from gpuseg.errors import DataError, TableNotFoundError
 from gpuseg.records import Progress
-from gpuseg.tables.agreement import check_names
+from gpuseg.tables.agreement import check_known, check_names
 from gpuseg.tables.delimited import read_delimited
 from gpuseg.tables.dialect import CsvOptions
 from gpuseg.tables.duckdb_types import quoted
-from gpuseg.tables.encodings import open_bytes
+from gpuseg.tables.json_lines import read_json
 from gpuseg.tables.location import Location, format_suffix
-
-#: Beyond it a double leaves out whole numbers.
-LARGEST_INTEGER = 2.0**53 - 1
 
 
 def read(
@@ -42,15 +36,33 @@ def read(
     OSError
         Whatever the file system says.
     """
+    notes: tuple[str, ...] = ()
     if location.kind == "folder":
-        return _read_parts(location.path, columns, progress), ()
+        return _read_parts(location, columns, progress), notes
+    if location.format == "parquet":
+        return _read_parquet(location, location.path, columns), notes
     if location.format == "csv":
         table, notes = read_delimited(location.path, csv, progress=progress)
-        return (table if columns is None else table.select(list(columns))), notes
-    if location.format == "parquet":
-        return pq.ParquetFile(location.path).read(columns=columns), ()
-    table = _read_arrow(location.path) if location.format == "arrow" else _read_json(location.path)
-    return (table if columns is None else table.select(list(columns))), ()
+    elif location.format == "arrow":
+        table = _read_arrow(location.path)
+    else:
+        table = read_json(location.path)
+    return _selected(location, table, columns), notes
+
+
+def _selected(location: Location, table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    if columns is None:
+        return table
+    check_known(columns, table.column_names, location.display)
+    return table.select(list(columns))
+
+
+def _read_parquet(location: Location, path: Path, columns: Sequence[str] | None) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        if columns is None:
+            return file.read()
+        check_known(columns, file.schema_arrow.names, location.display)
+        return file.read(columns=list(columns)).select(list(columns))
 
 
 def parts(folder: Path) -> list[Path]:
@@ -99,14 +111,14 @@ def check_part(part: Path, schema: pa.Schema, first: pa.Schema) -> None:
     )
 
 
-def _read_parts(folder: Path, columns: Sequence[str] | None, progress: Progress) -> pa.Table:
-    files = parts(folder)
+def _read_parts(location: Location, columns: Sequence[str] | None, progress: Progress) -> pa.Table:
+    files = parts(location.path)
     first = pq.read_schema(files[0])
     for part in files[1:]:  # all schemas before any rows
         check_part(part, pq.read_schema(part), first)
     tables = []
     for part in files:
-        tables.append(pq.ParquetFile(part).read(columns=columns))
+        tables.append(_read_parquet(location, part, columns))
         progress(len(tables) / len(files))
     # parts may carry other metadata; the first one's stands
     return pa.concat_tables(table.cast(tables[0].schema) for table in tables)
@@ -119,76 +131,6 @@ def _read_arrow(path: Path) -> pa.Table:
         except pa.ArrowInvalid:
             source.seek(0)
             return pa.ipc.open_stream(source).read_all()
-
-
-# -- JSON lines --------------------------------------------------------------------------
-
-
-def _read_json(path: Path) -> pa.Table:
-    """Read JSON lines; text stays text, also where it looks like a date."""
-    table = _parse_json(path, None)
-    rounded = _rounded(path, table)
-    exact = pa.schema(
-        [
-            field.with_type(pa.decimal128(38, 0) if field.name in rounded else _as_text(field.type))
-            for field in table.schema
-        ]
-    )
-    return table if exact.equals(table.schema) else _parse_json(path, exact)
-
-
-def _parse_json(path: Path, schema: pa.Schema | None) -> pa.Table:
-    options = pa.json.ParseOptions(explicit_schema=schema, newlines_in_values=False)
-    try:
-        with open_bytes(path) as stream:
-            return pa.json.read_json(
-                stream,
-                read_options=pa.json.ReadOptions(block_size=1 << 24),
-                parse_options=options,
-            )
-    except pa.ArrowInvalid as error:
-        row = re.search(r"in row (\d+)", str(error))
-        where = f", line {int(row.group(1)) + 1}" if row else ""
-        said = (
-            str(error).partition("\n")[0]
-            if schema is None
-            else ("whole numbers beyond 2^53 stand beside fractions; write them as text")
-        )
-        raise DataError(f"'{path}'{where} is not readable as JSON lines: {said}") from None
-
-
-def _as_text(kind: pa.DataType) -> pa.DataType:
-    """Return the type with every guessed timestamp as the text that it was."""
-    if pa.types.is_timestamp(kind):
-        return pa.string()
-    if pa.types.is_list(kind):
-        return pa.list_(_as_text(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_as_text(field.type)) for field in kind])
-    return kind
-
-
-def _rounded(path: Path, table: pa.Table) -> set[str]:
-    """Return the columns of doubles that stand for whole numbers which no double holds."""
-    suspects = [
-        name
-        for name, column in zip(table.column_names, table.columns, strict=True)
-        if pa.types.is_floating(column.type) and _is_large(column)
-    ]
-    if not suspects:
-        return set()
-    with open_bytes(path) as stream:
-        rows = [json.loads(line) for line in stream.read().splitlines() if line.strip()]
-    return {name for name in suspects if any(_is_rounded(row.get(name)) for row in rows)}
-
-
-def _is_large(column: pa.ChunkedArray) -> bool:
-    large = pc.greater(pc.abs(column), LARGEST_INTEGER)
-    return bool(pc.any(large, min_count=0).as_py())
-
-
-def _is_rounded(value: object) -> bool:
-    return isinstance(value, int) and float(value) != value
 
 
 # -- writing -----------------------------------------------------------------------------

@@ -15,11 +15,13 @@ from gpuseg.records import Progress, Table, no_progress
 from gpuseg.tables import files
 from gpuseg.tables.delimited import sample_delimited
 from gpuseg.tables.dialect import CsvOptions
+from gpuseg.tables.json_lines import sample_json
 from gpuseg.tables.location import Location
 from gpuseg.tables.systems import system
 
 PEEK_ROWS = 10_000
 GZIP_TRAILER_BYTES = 18
+SURELY_UNDER_4_GIB = 1 << 28
 _PLAIN_CSV = CsvOptions()
 
 
@@ -121,8 +123,11 @@ def _peek_file(location: Location, csv: CsvOptions) -> tuple[int, bool, pa.Table
             batch = next(first.iter_batches(PEEK_ROWS), None)
             empty = first.schema_arrow.empty_table()
         return n_rows, True, empty if batch is None else pa.Table.from_batches([batch])
-    if location.format == "csv":
-        sample, n_bytes = sample_delimited(location.path, csv)
+    if location.format in ("csv", "jsonl"):
+        is_csv = location.format == "csv"
+        sample, n_bytes = (
+            sample_delimited(location.path, csv) if is_csv else sample_json(location.path)
+        )
         n_all = _text_bytes(location.path)
         n_rows = round(sample.num_rows * n_all / n_bytes)
         return max(n_rows, sample.num_rows), n_all <= n_bytes, sample
@@ -139,7 +144,7 @@ def _text_bytes(path: Path) -> int:
         file.seek(-4, 2)
         # gzip keeps the size modulo 2**32
         told = int.from_bytes(file.read(4), "little")
-    return told if told >= size else size * 4
+    return told if size < SURELY_UNDER_4_GIB else max(told, size * 4)
 
 
 def _summary(
