@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def view(run: ReportInput) -> dict[str, Any]:
     """Return texts, numbers and tables, ready to be shown; nothing is escaped yet."""
     return {
         "theme": THEME,
-        "title": shown(run.input_name),
+        "title": shown(re.split(r"[/\\]", run.input_name.rstrip("/\\"))[-1]),  # not the path
         "model_name": shown(run.model_name),
         "run_id": run.run_id,
         "created": run.created.replace("T", " ").replace("Z", " UTC"),

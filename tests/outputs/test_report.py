@@ -277,6 +277,12 @@ def test_what_is_missing_is_left_out(tmp_path, changes):
     Page(write(tmp_path, make_report(**changes)))
 
 
+@pytest.mark.parametrize("name", ["/home/ann/t.csv", "C:\\tables\\t.csv", "s3://bucket/t.csv/"])
+def test_the_title_is_the_table_and_not_the_way_to_it(tmp_path, name):
+    text = write(tmp_path, make_report(input_name=name, **WITHOUT_CHARTS))
+    assert "<title>Segments of t.csv</title>" in text
+
+
 def test_a_constant_map_and_a_zero_heatmap_are_drawn(tmp_path):
     run = make_report(n_clusters=2)
     zero = run.shap_values.to_pandas().assign(mean_shap=0.0, mean_abs_shap=0.0)
