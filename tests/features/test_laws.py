@@ -63,7 +63,7 @@ def same_bits(a, b):
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tables(), SETTINGS, st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_does_not_matter(table, chosen, random):
     matrix = prepare_or_skip(table, chosen)
@@ -76,7 +76,7 @@ def test_the_order_of_the_rows_does_not_matter(table, chosen, random):
     assert matrix.encoder.to_dict() == again.encoder.to_dict()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tables(), SETTINGS, st.data())
 def test_encoding_again_gives_the_same_bits_row_by_row(table, chosen, data):
     matrix = prepare_or_skip(table, chosen)
@@ -92,7 +92,7 @@ def test_encoding_again_gives_the_same_bits_row_by_row(table, chosen, data):
     assert same_bits(part, X[some])
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tables(), SETTINGS)
 def test_the_record_is_consistent(table, chosen):
     matrix = prepare_or_skip(table, chosen)
