@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from gpuseg.outputs.wording import number
+
 if TYPE_CHECKING:
     from gpuseg.doctor import Examination
     from gpuseg.outputs.models import ModelEntry
@@ -193,7 +195,7 @@ def _look(profile: dict[str, Any]) -> str:
     if profile["mean"] is None or profile["overall_mean"] is None:
         return ""
     arrow = "↑" if profile["mean"] > profile["overall_mean"] else "↓"
-    return f" {arrow} ({profile['mean']:.4g}, all {profile['overall_mean']:.4g})"
+    return f" {arrow} ({number(profile['mean'])}, all {number(profile['overall_mean'])})"
 
 
 def print_plan(plan: Plan, stream: TextIO) -> None:
