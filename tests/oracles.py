@@ -72,3 +72,29 @@ def shapley_values(trees, x):
                 gain = worth({*known, feature}) - worth(set(known))
                 values[feature] += weight * gain
     return values
+
+
+def silhouette_samples(X, labels):
+    """Silhouette of each row by definition, float64; 0 where a row is alone or a = b = 0."""
+    X, labels = np.asarray(X, np.float64), np.asarray(labels)
+    silhouettes = np.zeros(len(X))
+    for i, own in enumerate(labels):
+        distances = np.sqrt(((X - X[i]) ** 2).sum(axis=1))
+        if np.sum(labels == own) > 1:
+            a = distances[labels == own].sum() / (np.sum(labels == own) - 1)
+            b = min(distances[labels == other].mean() for other in set(labels) - {own})
+            silhouettes[i] = (b - a) / max(a, b) if max(a, b) > 0 else 0.0
+    return silhouettes
+
+
+def distance_sums(X, labels, n_clusters):
+    """Sum of each row's distances to every cluster of every segmentation, float64."""
+    X = np.asarray(X, np.float64)
+    distances = np.array([np.sqrt(((X - x) ** 2).sum(axis=1)) for x in X])
+    return np.hstack(
+        [
+            distances[:, of_k == cluster].sum(axis=1, keepdims=True)
+            for of_k, k in zip(labels, n_clusters, strict=True)
+            for cluster in range(k)
+        ]
+    )

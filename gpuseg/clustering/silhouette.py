@@ -22,8 +22,9 @@ from gpuseg.backends.base import Backend
 from gpuseg.errors import DataError, SettingsError, ShapeError
 from gpuseg.records import Array, Progress, no_progress
 
-#: Rows whose sums are turned into silhouettes at a time, to keep temporary arrays small.
-CHUNK_ROWS = 1 << 16
+#: Rows whose sums are turned into silhouettes at a time, so that what is made on the way
+#: stays in the cache.
+CHUNK_ROWS = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def silhouette_sweep(
 
     Parameters
     ----------
-    X : array-like of shape (n_samples, n_features)
+    X : array-like or sparse matrix of shape (n_samples, n_features)
     labels
         For each k (or any other key), labels of the rows: array-like of shape
         (n_samples,), of any type.
@@ -131,7 +132,7 @@ def silhouette_samples(
 
     Parameters
     ----------
-    X : array-like of shape (n_samples, n_features)
+    X : array-like or sparse matrix of shape (n_samples, n_features)
     labels : array-like of shape (n_samples,)
     metric
         ``euclidean`` only.
@@ -178,7 +179,7 @@ def silhouette_score(
         As `silhouette_samples`.
     """
     _check_metric(metric, kwds)
-    matrix, of_rows = np.asarray(X), np.asarray(labels)
+    matrix, of_rows = _checked_matrix(X), np.asarray(labels)
     if sample_size is not None:
         from sklearn.utils import check_random_state
 
@@ -195,32 +196,34 @@ def _silhouettes(
 ) -> npt.NDArray[np.float64]:
     xp = backend.xp
     on_device = backend.from_host(sizes)
-    present = on_device > 0
+    rows_of = xp.maximum(on_device, 1)[:, None]
+    absent = xp.where(on_device > 0, 0.0, xp.inf)[:, None]
     result = np.empty(len(own), dtype=np.float64)
     for begin in range(0, len(own), CHUNK_ROWS):
         part = slice(begin, begin + CHUNK_ROWS)
         cluster = backend.from_host(own[part])
         here = xp.arange(len(cluster))
-        mean = xp.where(present, sums[part] / xp.maximum(on_device, 1), xp.inf)
+        mean = xp.ascontiguousarray(sums[part].T)
         others = on_device[cluster] - 1
-        a = sums[part][here, cluster] / xp.maximum(others, 1)
-        mean[here, cluster] = xp.inf
-        b = mean.min(axis=1)
+        a = mean[cluster, here] / xp.maximum(others, 1)
+        mean = mean / rows_of + absent
+        mean[cluster, here] = xp.inf
+        b = mean.min(axis=0)
         larger = xp.maximum(a, b)
         # all distances 0 (only duplicates around) says nothing: 0, as for a single row
-        values = xp.where((others > 0) & (larger > 0), (b - a) / xp.maximum(larger, TINY), 0.0)
+        says = (others > 0) & (larger > 0)
+        values = xp.where(says, (b - a) / xp.where(says, larger, 1.0), 0.0)
         result[part] = backend.to_host(values)
     return result
-
-
-#: Smaller than any mean distance that is not 0; keeps 0 / 0 from being computed.
-TINY = float(np.finfo(np.float64).tiny)
 
 
 def _mean_and_stderr(
     values: npt.NDArray[np.float64], own: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64]
 ) -> tuple[float, float]:
     """Return the mean over all rows and its standard error, stratified by cluster.
+
+    The spread of a cluster of which a single row was scored is unknown; it is taken to be
+    that of all scored rows.
 
     References
     ----------
@@ -237,32 +240,27 @@ def _mean_and_stderr(
             raise DataError(f"no row of cluster {cluster} is among the scored rows; add some")
         weight = sizes[cluster] / n_samples
         mean += weight * float(part.mean())
-        if len(part) > 1:
-            unseen = 1 - len(part) / sizes[cluster]
-            variance += weight**2 * unseen * float(part.var(ddof=1)) / len(part)
+        spread = part.var(ddof=1) if len(part) > 1 else values.var()
+        unseen = 1 - len(part) / sizes[cluster]
+        variance += weight**2 * unseen * float(spread) / len(part)
     return mean, float(np.sqrt(variance))
 
 
 # -- what the public functions accept ------------------------------------------------
 
 
-def _checked_matrix(X: Any) -> npt.NDArray[np.float32]:
-    matrix = np.asarray(X)
-    if matrix.ndim != 2:
-        raise ShapeError(f"X has shape {matrix.shape}; expected (n_samples, n_features)")
-    try:
-        matrix = matrix.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"X is of type {matrix.dtype}; numbers were expected") from error
+def _checked_matrix(X: Any) -> npt.NDArray[Any]:
+    matrix = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ShapeError(f"X has shape {matrix.shape}; expected (n_samples, n_features), not 0")
+    if matrix.dtype not in (np.float32, np.float64):
+        try:
+            matrix = matrix.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"X is of type {matrix.dtype}; numbers were expected") from error
     if not np.isfinite(matrix).all():
         raise DataError("X holds NaN or infinity; fill or drop such rows first")
-    # centred and scaled before it becomes float32: silhouettes do not change, and neither
-    # an offset nor values beyond 1e19 (whose squares overflow) cost precision
-    matrix -= matrix.mean(axis=0)
-    extent = np.abs(matrix).max(initial=0.0)
-    if extent > 0:
-        matrix /= extent
-    return np.ascontiguousarray(matrix, dtype=np.float32)
+    return matrix
 
 
 def _codes(labels: Any, n_samples: int) -> npt.NDArray[np.int32]:
@@ -286,6 +284,11 @@ def _checked_rows(rows: Any, n_samples: int) -> npt.NDArray[np.int64]:
 
 
 def _check_metric(metric: str, options: Mapping[str, Any]) -> None:
+    if metric == "precomputed":
+        raise SettingsError(
+            "gpuseg's silhouette computes the distances itself and keeps none; pass the rows "
+            "(for metric='precomputed' use scikit-learn's)"
+        )
     if metric != "euclidean" or options:
         asked = f"metric='{metric}'" if metric != "euclidean" else f"{next(iter(options))}"
         raise SettingsError(
