@@ -63,6 +63,20 @@ def test_dialects(tmp_path, content, expected):
         assert values(read(tmp_path, content)) == expected
 
 
+def test_quirks_of_real_tables(tmp_path):
+    # semicolons, a byte order mark, Windows line ends, no end of the last line
+    campaign = b"\xef\xbb\xbfID;Income;Dt_Customer\r\n5524;58138;2012-09-04\r\n1;;2014-03-08"
+    found = values(read(tmp_path, campaign))
+    assert list(found) == ["ID", "Income", "Dt_Customer"]
+    assert found["Income"] == [58138, None]
+    assert str(found["Dt_Customer"][1]) == "2014-03-08"
+    # blanks before words, and a blank among numbers
+    census = "age,workclass,class\n39, State-gov, <=50K\n50, ?, >50K\n"
+    assert values(read(tmp_path, census))["workclass"] == [" State-gov", " ?"]
+    churn = "customerID,tenure,TotalCharges\n7590-VHVEG,1,29.85\n4472-LVYGI,0, \n"
+    assert values(read(tmp_path, churn))["TotalCharges"] == ["29.85", " "]
+
+
 @pytest.mark.parametrize(
     ("encoding", "said"),
     [
