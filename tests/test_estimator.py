@@ -11,7 +11,7 @@ from gpuseg.errors import DataError, SettingsError
 from gpuseg.estimator import KSweep
 
 
-@parametrize_with_checks([KSweep(), KSweep(n_clusters=3)])
+@parametrize_with_checks([KSweep(max_clusters=4), KSweep(n_clusters=3)])
 def test_passes_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
 

@@ -22,13 +22,15 @@ from gpuseg.records import Array, KMeansFit, Progress, no_progress
 LEVELS = (8_192, 32_768)
 
 #: Runs on samples stop at this multiple of `tol`: they only have to show where they lead.
-COARSE = 10
+COARSE = 3
 
 #: Runs of the same k that are finished on all rows.
 N_FINALISTS = 2
 
-#: Rounds in which each k starts once more from its neighbours' best.
-N_ROUNDS = 2
+#: Rounds in which each k starts once more from its neighbours' best end after so many in a
+#: row without improvement: 2 on the first sample, fewer on more rows, up to 32 on few rows.
+PATIENCE_ROWS = 16_384
+MAX_PATIENCE = 32
 
 #: Two runs whose inertia differs by less than this share found the same optimum.
 SAME_OPTIMUM = 1e-4
@@ -96,17 +98,12 @@ def sweep_kmeans(
 
     sample = X[: LEVELS[0]]
     restarts = _lloyd_by_k(backend, sample, starts, coarse, _part(progress, 0.0, 0.2))
-    found = restarts
-    for level in LEVELS:
-        if level > LEVELS[0]:
-            if len(sample) == len(X):
-                break
+    found = _improve(backend, sample, rows, restarts, coarse, rng)
+    for level in LEVELS[1:]:
+        if level < len(X):
             sample = X[:level]
-            found = _lloyd_by_k(backend, sample, _finalists(backend, found), coarse, no_progress)
-        for _ in range(N_ROUNDS):
-            nearby = _neighbouring_starts(backend, sample, rows, found, rng)
-            fits = _lloyd_by_k(backend, sample, nearby, coarse, no_progress)
-            found = {k: found[k] + fits[k] for k in ks}
+            again = _lloyd_by_k(backend, sample, _finalists(backend, found), coarse, no_progress)
+            found = _improve(backend, sample, rows, again, coarse, rng)
     finalists = _finalists(backend, found)
     for k in ks:
         finalists[k] += list((warm_starts or {}).get(k, []))
@@ -208,6 +205,34 @@ def _best(fits: Sequence[KMeansFit]) -> KMeansFit:
     return min(fits, key=lambda fit: fit.inertia)
 
 
+def _improve(
+    backend: Backend,
+    X: Array,
+    rows: Any,
+    found: Mapping[int, list[KMeansFit]],
+    limits: Mapping[str, Any],
+    rng: np.random.Generator,
+) -> dict[int, list[KMeansFit]]:
+    """Add runs that start from the neighbours' best, until they improve no k any more."""
+    found, failures = dict(found), 0
+    patience = min(MAX_PATIENCE, max(1, PATIENCE_ROWS // len(X)))
+    for _ in range(4 * patience):
+        starts = _neighbouring_starts(backend, X, rows, found, rng)
+        fits = _lloyd_by_k(backend, X, starts, limits, no_progress)
+        better = any(_is_better(fits[k], found[k]) for k in found)
+        found = {k: found[k] + fits[k] for k in found}
+        failures = 0 if better else failures + 1
+        if failures == patience:
+            break
+    return found
+
+
+def _is_better(fits: Sequence[KMeansFit], found: Sequence[KMeansFit]) -> bool:
+    """Tell whether the fits hold a better optimum than was found before."""
+    best = min((fit.inertia for fit in fits), default=math.inf)
+    return best < _best(found).inertia * (1 - SAME_OPTIMUM)
+
+
 def _finalists(backend: Backend, found: Mapping[int, Sequence[KMeansFit]]) -> dict[int, list[Any]]:
     """Return the centroids of the best runs of each k that found different optima."""
     chosen: dict[int, list[KMeansFit]] = {k: [] for k in found}
@@ -230,11 +255,12 @@ def _neighbouring_starts(
 ) -> dict[int, list[Any]]:
     """Start each k from k - 1 and one centroid more, k + 1 and one less, and k with one moved."""
     best = {k: _best(fits) for k, fits in found.items()}
+    centroids = {k: backend.to_host(fit.centroids) for k, fit in best.items()}
     fewer = {k: _without_the_cheapest(backend, X, best[k]) for k in best if k > 1}
     starts: dict[int, list[Any]] = {}
     for k in best:
-        smaller = [backend.to_host(best[k - 1].centroids)] if k - 1 in best else []
-        smaller += [fewer[k]] if k > 1 else []
+        smaller = [centroids[k - 1]] if k - 1 in best else []
+        smaller += [fewer[k], np.delete(centroids[k], rng.integers(k), axis=0)] if k > 1 else []
         starts[k] = [kmeans_plus_plus(rows, k, rng, centroids=c) for c in smaller]
         starts[k] += [fewer[k + 1]] if k + 1 in fewer else []
     return starts

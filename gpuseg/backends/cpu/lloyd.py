@@ -95,7 +95,7 @@ def _keep_nearest(even, odd, c, old, old_label, new, new_label):  # type: ignore
 def _keep_two_nearest(sq, c, near, label, second, second_label):  # type: ignore[no-untyped-def]
     """Fold one centroid into the two nearest so far, ties to the smaller index."""
     for t in range(sq.shape[0]):
-        if sq[t] < near[t]:
+        if c == 0 or sq[t] < near[t]:
             second[t], second_label[t] = near[t], label[t]
             near[t], label[t] = sq[t], c
         elif sq[t] < second[t]:
@@ -256,7 +256,7 @@ def assign(X: Any, centroids: Any, *, progress: Progress) -> Assignment:
     n_samples, n_clusters = len(X), len(centroids)
     padded = _padded(centroids)
     found = Assignment(
-        np.zeros(n_samples, np.int32),
+        np.full(n_samples, -1, np.int32),
         np.full(n_samples, np.inf, np.float32),
         np.full(n_samples, -1, np.int32),
         np.full(n_samples, np.inf, np.float32),
@@ -312,11 +312,12 @@ class _Runs:
     def refill(self) -> Any:
         """Move the centroid of each empty cluster; return which runs that concerned."""
         refilled = np.zeros(len(self.ids), bool)
-        for r, (start, k) in enumerate(zip(self.first, self.n_clusters, strict=False)):
-            empty = np.flatnonzero(self.counts[start : start + k] == 0)
-            if empty.size:
-                own = self.centroids[start : start + k, : self.X.shape[1]]
-                refilled[r] = _refill(self.X, own, empty)
+        empty = (self.counts == 0) & np.isfinite(self.centroids[:, 0])
+        run_of = np.repeat(np.arange(len(self.ids)), self.sizes)
+        for r in np.unique(run_of[empty]):
+            own = slice(self.first[r], self.first[r] + self.n_clusters[r])
+            centroids = self.centroids[own, : self.X.shape[1]]
+            refilled[r] = _refill(self.X, centroids, np.flatnonzero(empty[own]))
         return refilled
 
     def move(self, still: Any) -> Any:
