@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuseg.explain.cells import MISSING, Cells, cut_columns
-from gpuseg.explain.conditions import Condition, InRange, Mask, OneOf, RuleColumn
+from gpuseg.explain.conditions import Condition, InRange, Mask, Missing, OneOf, RuleColumn
 from gpuseg.explain.sampling import sample_rows, take
 
 #: Categories of a column that the tree may ask for.
@@ -113,8 +113,11 @@ class _Walk(NamedTuple):
     def _condition(self, node: int) -> Condition:
         cells, code = self.questions[self.tree.feature[node]]
         column = self.whole[cells.column.name]
+        threshold = self.tree.threshold[node]
+        if code is None and np.isinf(threshold):  # how scikit-learn parts known from missing
+            return Missing(column)
         if code is None:
-            cut = cells.cuts[int(self.tree.threshold[node])]
+            cut = cells.cuts[int(threshold)]
             or_missing = column.has_missing and not self.tree.missing_go_to_left[node]
             return InRange(column, low=cut, or_missing=or_missing)
         if code == MISSING:

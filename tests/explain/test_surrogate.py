@@ -49,6 +49,9 @@ def test_missing_values_go_to_one_side_and_it_says_which():
     surrogate = surrogate_fidelity([numeric("income", income)], labels)
     assert surrogate.fidelity == 1.0
     assert surrogate.text.startswith("if income >= 150 (or missing):\n  segment 1")
+    missing = np.isnan(income).astype(np.int32)
+    surrogate = surrogate_fidelity([numeric("income", income)], missing)
+    assert surrogate.text.startswith("if income is missing:\n  segment 1 (100% of 100 rows)")
 
 
 def test_without_columns_the_largest_segment_is_the_answer():
