@@ -30,7 +30,8 @@
 //     n_columns       int64, a multiple of 128; cell follows cell, each in whole groups of 4
 //     part_tiles      column tiles for each blockIdx.y
 //     depth           features per chunk, 1 to n_features
-//     expand          0: always by differences, which costs less for few features
+//     close_share     float: a pair is close below this share of |x|^2 + |y|^2; above 2,
+//                     where all are, everything is done by differences
 //
 // Launch: any grid, blocks of BLOCK_THREADS. gridDim.x walks over the rows; gridDim.y cuts
 // the columns, and the caller adds the parts up.
@@ -51,10 +52,6 @@ constexpr int kLanes = kTile / kMicro;   // threads side by side along the colum
 constexpr int kGroups = kTile / kGroup;  // groups of a tile
 constexpr int kRows = BLOCK_THREADS / kLanes * kMicro;
 
-// A pair is close when its squared distance is below this share of |x|^2 + |y|^2. Above
-// it, rounding of the expanded form moves a distance by 1e-5 of itself at the very most.
-constexpr float kClose = 1.0f / 128.0f;
-
 struct Data {
     const float* columns;
     const float* sq_norms;
@@ -64,6 +61,7 @@ struct Data {
     int n_rows;
     int n_features;
     int depth;
+    float close_share;
 };
 
 struct Cells {
@@ -173,7 +171,7 @@ static __device__ __forceinline__ void add_features(Shared& shared, int n_featur
 
 // Turn products into squared distances; say whether a pair is too close for that.
 template <bool expanded>
-static __device__ __forceinline__ bool finish_squares(Shared& shared,
+static __device__ __forceinline__ bool finish_squares(Shared& shared, float close_share,
                                                       float (&pairs)[kMicro][kMicro]) {
     float x[kMicro], y[kMicro];
     load8(shared.row_norms + first_row(), shared.row_norms + first_row() + 4, x);
@@ -185,7 +183,7 @@ static __device__ __forceinline__ bool finish_squares(Shared& shared,
         for (int b = 0; b < kMicro; ++b) {
             const float norms = x[a] + y[b];
             if (expanded) pairs[a][b] = fmaf(-2.0f, pairs[a][b], norms);
-            closest = fminf(closest, fmaf(-kClose, norms, pairs[a][b]));
+            closest = fminf(closest, fmaf(-close_share, norms, pairs[a][b]));
         }
     }
     return closest < 0.0f;
@@ -214,7 +212,7 @@ static __device__ __forceinline__ bool square_distances(const Data& data, Shared
         add_features<expanded>(shared, n_features, pairs);
     }
     resident = expanded;
-    return finish_squares<expanded>(shared, pairs);
+    return finish_squares<expanded>(shared, data.close_share, pairs);
 }
 
 // Put the sums of the thread's distances, by row and group of columns, where the rows'
@@ -268,10 +266,11 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 512 / BLOCK_THREADS)
     const int* __restrict__ cell_ends, const int* __restrict__ cell_slots,
     const long long* __restrict__ row_columns, double* __restrict__ sums, long long n_columns,
     int n_rows, int n_features, int n_segmentations, int n_slots, int part_tiles, int depth,
-    int expand) {
+    float close_share) {
     DYNAMIC_SHARED(float4, storage);
     Shared& shared = *reinterpret_cast<Shared*>(storage);
-    const Data data = {columns, sq_norms, centre, row_columns, n_columns, n_rows, n_features, depth};
+    const Data data = {columns, sq_norms,   centre, row_columns, n_columns,
+                       n_rows,  n_features, depth,  close_share};
     const Cells cells = {tile_cells, cell_ends, cell_slots, n_segmentations};
     const int tile_begin = blockIdx.y * part_tiles;
     const int tile_end = min(tile_begin + part_tiles, (int)(n_columns / kTile));
@@ -280,7 +279,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 512 / BLOCK_THREADS)
     if (threadIdx.x < kRows) shared.totals[threadIdx.x] = 0.0;
     for (int row0 = blockIdx.x * kRows; row0 < n_rows; row0 += gridDim.x * kRows) {
         int resident = -1;
-        bool differences = !expand;
+        bool differences = false;
         for (int tile = tile_begin; tile < tile_end; ++tile) {
             const long long column0 = (long long)tile * kTile;
             for (bool done = false; !done;) {
@@ -289,7 +288,6 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 512 / BLOCK_THREADS)
                     differences
                         ? square_distances<false>(data, shared, row0, column0, resident, pairs)
                         : square_distances<true>(data, shared, row0, column0, resident, pairs);
-                if (!expand) break;
                 close = __syncthreads_or(close);
                 done = done || !close;
                 differences = close;

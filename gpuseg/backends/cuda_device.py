@@ -70,7 +70,7 @@ class CupyDevice:
 
     def launch(self, kernel: Kernel, shape: LaunchShape, arguments: Mapping[str, Any]) -> None:
         """Start the kernel on the current stream."""
-        checked = checked_arguments(kernel, arguments, self.xp)
+        checked = checked_arguments(kernel, arguments, self.xp, self._device)
         function = compiled_kernel(kernel.file, kernel.function)
         # more than 48 KiB must be asked for, and only then
         if function.max_dynamic_shared_size_bytes < shape.shared_bytes:
@@ -83,14 +83,15 @@ class CupyDevice:
 
 
 def checked_arguments(
-    kernel: Kernel, arguments: Mapping[str, Any], xp: ModuleType
+    kernel: Kernel, arguments: Mapping[str, Any], xp: ModuleType, place: Any
 ) -> tuple[Any, ...]:
     """Return the arguments in the kernel's order, once each is what the kernel declares.
 
     Raises
     ------
     TypeError
-        If a name, an array library, a dtype or a memory order is not as declared.
+        If a name, an array library, a dtype or a memory order is not as declared, or an
+        array is not on the device `place`.
     """
     expected = {**kernel.arrays, **kernel.scalars}
     if set(arguments) != set(expected):
@@ -101,6 +102,10 @@ def checked_arguments(
         if not isinstance(argument, kind) or argument.dtype != dtype:
             found = f"{type(argument).__name__} {getattr(argument, 'dtype', '')}".rstrip()
             raise TypeError(f"{kernel.function}: {name} must be {dtype}, got {found}")
-        if name in kernel.arrays and not argument.flags.c_contiguous:
+        if kind is np.generic:
+            continue
+        if not argument.flags.c_contiguous:
             raise TypeError(f"{kernel.function}: {name} must be in C order")
+        if argument.device != place:
+            raise TypeError(f"{kernel.function}: {name} is on {argument.device}, not on {place}")
     return tuple(arguments[name] for name in expected)

@@ -22,6 +22,9 @@ GROUP = 4
 
 BLOCKS_PER_MULTIPROCESSOR = 2
 
+# Differences cost 2 instructions per feature, the expanded form 1 and about 6 per pair.
+MAX_FEATURES_BY_DIFFERENCES = 6
+
 # A launch ends, and progress and Ctrl-C get their turn, after about so many pairs: an
 # estimated 0.2 s on an H200, 1 s on a small device.
 PAIRS_PER_LAUNCH = 2**37
@@ -187,6 +190,20 @@ def plan_launch(
     part_tiles = _ceil_div(n_tiles, min(wanted, affordable, n_tiles))
     grid = (row_tiles, _ceil_div(n_tiles, part_tiles))
     return LaunchPlan(LaunchShape(grid, BLOCK_THREADS, shared_bytes(depth)), depth, part_tiles)
+
+
+def close_share(n_features: int) -> float:
+    """Return the share of ``|x|^2 + |y|^2`` below which a squared distance is not expanded.
+
+    Notes
+    -----
+    Rounding in the expanded form moves a squared distance by a normal error of about
+    ``2e-8 * sqrt(d) * (|x|^2 + |y|^2)``: d additions to a sum that grows, each off by at
+    most 2**-24 of it. Four deviations of that are 1e-5 of a distance at the share returned.
+    """
+    if n_features <= MAX_FEATURES_BY_DIFFERENCES:
+        return 4.0  # all of them
+    return 0.004 * math.sqrt(n_features)
 
 
 def shared_bytes(depth: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from gpuseg.backends.cuda_device import Device, Kernel
 from gpuseg.backends.cuda_pair_plan import (
     PairPlan,
+    close_share,
     plan_launch,
     plan_pairs,
     plan_passes,
@@ -21,9 +22,6 @@ from gpuseg.backends.cuda_pair_plan import (
 )
 from gpuseg.errors import DataError, ShapeError
 from gpuseg.records import Array, Progress
-
-# Differences cost 2 instructions per feature, the expanded form 1 and about 6 per pair.
-MAX_FEATURES_BY_DIFFERENCES = 6
 
 KERNEL = Kernel(
     file="silhouette",
@@ -46,7 +44,7 @@ KERNEL = Kernel(
         "n_slots": "int32",
         "part_tiles": "int32",
         "depth": "int32",
-        "expand": "int32",
+        "close_share": "float32",
     },
 )
 
@@ -130,7 +128,7 @@ def _run_pass(
             "n_slots": np.int32(sums.shape[1]),
             "part_tiles": np.int32(launch.part_tiles),
             "depth": np.int32(launch.depth),
-            "expand": np.int32(n_features > MAX_FEATURES_BY_DIFFERENCES),
+            "close_share": np.float32(close_share(n_features)),
         }
         device.launch(KERNEL, launch.shape, arguments)
         sums[batch] += parts.sum(axis=0) / plan.scale

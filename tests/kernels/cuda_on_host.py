@@ -85,7 +85,7 @@ class HostDevice:
 
     def launch(self, kernel, shape, arguments):
         self.shapes.append(shape)
-        checked = checked_arguments(kernel, arguments, np)
+        checked = checked_arguments(kernel, arguments, np, "cpu")
         text = self.text or kernel_text(kernel.file)
         binary = build(text, kernel.function, n_threads=shape.n_threads, options=self.options)
         with tempfile.TemporaryDirectory() as folder:

@@ -24,7 +24,9 @@ def arguments(**changes):
 
 def test_arguments_come_in_the_kernels_order():
     given = arguments()
-    assert checked_arguments(PROBE, dict(reversed(given.items())), np) == tuple(given.values())
+    assert checked_arguments(PROBE, dict(reversed(given.items())), np, "cpu") == tuple(
+        given.values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,12 @@ def test_arguments_come_in_the_kernels_order():
 )
 def test_what_a_kernel_does_not_expect_is_refused(changes, message):
     with pytest.raises(TypeError, match=message):
-        checked_arguments(PROBE, arguments(**changes), np)
+        checked_arguments(PROBE, arguments(**changes), np, "cpu")
+
+
+def test_arrays_of_another_device_are_refused():
+    with pytest.raises(TypeError, match="x is on cpu, not on gpu 1"):
+        checked_arguments(PROBE, arguments(), np, "gpu 1")
 
 
 def test_declared_parameters_are_those_of_the_text():

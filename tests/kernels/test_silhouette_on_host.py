@@ -194,15 +194,32 @@ def test_silhouettes_are_within_1e_5_on_hard_data(name):
         np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-5)
 
 
-def test_without_the_second_look_at_close_pairs_it_would_not_be():
-    blind = kernel_text("silhouette").replace("kClose = 1.0f / 128.0f", "kClose = -1e9f")
+def test_without_the_second_look_at_close_pairs_it_would_not_be(monkeypatch):
     X = precision_cases()["every row nearly four times"].astype(np.float32)
     labels = (np.arange(240) // 4).astype(np.int32)[None]
-    expected = oracle.distance_sums(X, labels, (60,))
-
+    wanted = oracle.silhouettes(oracle.distance_sums(X, labels, (60,)), labels[0])
     seeing = run(X, labels, (60,), HostDevice())
-    unseeing = run(X, labels, (60,), HostDevice(blind))
 
-    wanted = oracle.silhouettes(expected, labels[0])
+    monkeypatch.setattr(cuda_silhouette, "close_share", lambda _: -1e9)
+    unseeing = run(X, labels, (60,), HostDevice())
+
     assert abs(oracle.silhouettes(seeing, labels[0]) - wanted).max() < 1e-5
     assert abs(oracle.silhouettes(unseeing, labels[0]) - wanted).max() > 1e-5
+
+
+@pytest.mark.parametrize("d", [8, 50, 500])
+def test_no_single_distance_is_off_by_more_than_1e_5(d):
+    """Rows on two opposite sides, just far enough apart to be expanded."""
+    rng = np.random.default_rng(d)
+    side = np.where(np.arange(200) % 2, 1, -1)[:, None]
+    spread = np.sqrt(2 * cuda_pair_plan.close_share(d))
+    X = (side + rng.normal(size=(200, d)) * spread).astype(np.float32)
+    labels = np.arange(200, dtype=np.int32)[None]
+
+    distances = run(X, labels, (200,), HostDevice())
+
+    expected = oracle.distance_sums(X, labels, (200,))
+    np.testing.assert_allclose(distances, expected, rtol=1e-5)
+    if d == 500:  # so it was not all differences, which are a hundred times better
+        with pytest.raises(AssertionError):
+            np.testing.assert_allclose(distances, expected, rtol=1e-6)
