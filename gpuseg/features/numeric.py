@@ -211,7 +211,7 @@ def _with(ordered: Array, value: float, count: int, xp: ModuleType) -> Array:
     """Return the sorted values with one value put in so many times."""
     if count == 0:
         return ordered
-    place = int(xp.searchsorted(ordered, value))
+    place = int((ordered < value).sum())
     return xp.concatenate([ordered[:place], xp.full(count, value), ordered[place:]])
 
 

@@ -268,13 +268,13 @@ def _decide_key(
     counted = f"{n_different:,} different whole numbers in {n_present:,} rows"
     if n_different >= NEARLY_UNIQUE_NUMBERS * n_present:
         if may_name_a_key(name):
-            return ColumnPlan(name, "id", f"{counted} under such a name: looks like an id")
+            return ColumnPlan(name, "id", f"{counted}, under such a name: looks like an id")
         if n_different > ENOUGH_COUNTING and present[-1] - present[0] + 1 == n_different:
-            return ColumnPlan(name, "id", f"{counted} without a gap: looks like a row number")
+            return ColumnPlan(name, "id", f"{counted}, without a gap: looks like a row number")
     if not names_a_key(name) or n_different <= 2:
         return None
     if n_different > MOST_CATEGORIES:
-        return ColumnPlan(name, "id", f"{counted} under the name of a key: they count nothing")
+        return ColumnPlan(name, "id", f"{counted}, under the name of a key: they count nothing")
     categorical = replace(reading, kind="categorical")
     return _decide_categories(categorical, texts(plain(column)), settings)
 
@@ -293,7 +293,8 @@ def _constant(name: str, n_rows: int, n_missing: int) -> ColumnPlan:
 
 
 def _missing(n_missing: int, n_rows: int) -> str:
-    return f"{n_missing:,} missing ({n_missing / n_rows:.1%})"
+    share = n_missing / n_rows
+    return f"{n_missing:,} missing ({f'{share:.1%}' if share >= 0.001 else 'below 0.1%'})"
 
 
 # -- columns that repeat each other ------------------------------------------------
