@@ -107,10 +107,11 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     )
     for row in rows:
         ours, naive = row["gpuseg"], row["naive"]
+        scored, explained = row["naive_scored_rows"], row["naive_explained_rows"]
         print(
             f"{row['n_rows']:>10,} {ours['seconds']:>8.1f}s {ours['peak_mib']:>7,.0f} "
             f"{naive['seconds']:>8.1f}s {naive['peak_mib']:>7,.0f} {row['times_faster']:>6.1f}x  "
-            f"silhouette of {row['naive_scored_rows']:,}, SHAP of {row['naive_explained_rows']:,} rows"
+            f"silhouette of {scored:,}, SHAP of {explained:,} rows"
         )
 
 

@@ -214,7 +214,7 @@ def print_plan(plan: Plan, stream: TextIO) -> None:
 
 def print_models(entries: Sequence[ModelEntry], stream: TextIO) -> None:
     """Print one line for each stored model; * marks the current one of its name."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for entry in entries:
         run = f"{entry.run_id}{' *' if entry.is_champion else ''}"
         if entry.model is None:
