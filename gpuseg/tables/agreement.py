@@ -18,9 +18,10 @@ def check_known(columns: Sequence[str], names: Sequence[str], display: str) -> N
     """
     unknown = next((name for name in columns if name not in names), None)
     if unknown is not None:
+        more = ", …" if len(names) > SHOWN_NAMES else ""
         raise DataError(
-            f"column '{unknown}' is not in '{display}'{did_you_mean(unknown, names)}; it has: "
-            f"{', '.join(names[:SHOWN_NAMES])}{', …' if len(names) > SHOWN_NAMES else ''}"
+            f"column '{unknown}' is not in '{display}', which has "
+            f"{', '.join(names[:SHOWN_NAMES])}{more}{did_you_mean(unknown, names)}"
         )
 
 

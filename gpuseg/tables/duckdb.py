@@ -135,8 +135,8 @@ def _not_found(connection: duckdb.DuckDBPyConnection, location: Location) -> Tab
         )
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return TableNotFoundError(
-        f"table '{asked}' is not in '{location.path}'{did_you_mean(asked, names)}; it has: "
-        f"{', '.join(names[:SHOWN_NAMES])}{more}"
+        f"table '{asked}' is not in '{location.path}', which has {', '.join(names[:SHOWN_NAMES])}"
+        f"{more}{did_you_mean(asked, names)}"
     )
 
 
