@@ -90,20 +90,9 @@ def sweep_kmeans(
     """
     ks = sorted(set(k_values))
     _check(X, ks, n_init)
-    rng = np.random.default_rng(random_state)
-    rows = backend.to_host(X[: LEVELS[0]])
-    sequences = [kmeans_plus_plus(rows, ks[-1], rng) for _ in range(n_init)]
-    starts = {k: [sequence[:k] for sequence in sequences] for k in ks}
     coarse = {"max_iter": max_iter, "tol": COARSE * tol}
-
-    sample = X[: LEVELS[0]]
-    restarts = _lloyd_by_k(backend, sample, starts, coarse, _part(progress, 0.0, 0.2))
-    found = _improve(backend, sample, rows, restarts, coarse, rng)
-    for level in LEVELS[1:]:
-        if level < len(X):
-            sample = X[:level]
-            again = _lloyd_by_k(backend, sample, _finalists(backend, found), coarse, no_progress)
-            found = _improve(backend, sample, rows, again, coarse, rng)
+    rng = np.random.default_rng(random_state)
+    restarts, found = _search(backend, X, ks, n_init, coarse, rng, _part(progress, 0.0, 0.3))
     finalists = _finalists(backend, found)
     for k in ks:
         finalists[k] += list((warm_starts or {}).get(k, []))
@@ -185,6 +174,30 @@ def _check(X: Array, ks: Sequence[int], n_init: int) -> None:
 def _part(progress: Progress, start: float, end: float) -> Progress:
     """Progress of a stage that is a part of the whole."""
     return lambda fraction: progress(start + (end - start) * fraction)
+
+
+def _search(
+    backend: Backend,
+    X: Array,
+    ks: Sequence[int],
+    n_init: int,
+    limits: Mapping[str, Any],
+    rng: np.random.Generator,
+    progress: Progress,
+) -> tuple[dict[int, list[KMeansFit]], dict[int, list[KMeansFit]]]:
+    """Look for good runs of every k on samples; return the restarts, and what came of them."""
+    sample = X[: LEVELS[0]]
+    rows = backend.to_host(sample)
+    sequences = [kmeans_plus_plus(rows, ks[-1], rng) for _ in range(n_init)]
+    starts = {k: [sequence[:k] for sequence in sequences] for k in ks}
+    restarts = _lloyd_by_k(backend, sample, starts, limits, _part(progress, 0.0, 0.5))
+    found = _improve(backend, sample, rows, restarts, limits, rng)
+    for level in LEVELS[1:]:
+        if len(sample) < len(X):
+            sample = X[:level]
+            found = _lloyd_by_k(backend, sample, _finalists(backend, found), limits, no_progress)
+            found = _improve(backend, sample, rows, found, limits, rng)
+    return restarts, found
 
 
 def _lloyd_by_k(
