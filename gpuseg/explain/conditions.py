@@ -267,7 +267,7 @@ def _threshold_sql(value: Threshold) -> str:
         return f"{value:.0f}"
     written = repr(float(value))
     n_digits = sum(c.isdigit() for c in written.partition("e")[0])
-    # an exponent makes it a DOUBLE; longer decimals would lose their last digit on the way
+    # an exponent makes it a DOUBLE; DuckDB 1.4 rounds longer decimals twice
     return written if "e" in written or n_digits <= _EXACT_DIGITS else f"{written}e0"
 
 

@@ -160,7 +160,6 @@ def _date_expressions(original: _Original) -> Iterator[str]:
     if not original.is_text:
         has_zone = pat.is_timestamp(dtype) and dtype.tz is not None
         yield f"({name} AT TIME ZONE 'UTC')" if has_zone else name
-        yield f"CAST({name} AS TIMESTAMP)"  # of nanoseconds
         return
     yield f"TRY_CAST({name} AS TIMESTAMP)"
     times = ("", " %H:%M", " %H:%M:%S")
@@ -173,14 +172,12 @@ def _date_expressions(original: _Original) -> Iterator[str]:
 def _agreeing_dates(found: Any, cleaned: Any) -> npt.NDArray[np.datetime64] | None:
     if not np.issubdtype(found.dtype, np.datetime64):
         return None
-    moments = found.filled(np.datetime64("NaT"))
-    values = np.asarray(moments.astype("datetime64[us]"))
-    if (np.isnat(values) != np.isnan(cleaned)).any() or (values != moments)[
-        ~np.isnat(values)
-    ].any():
-        return None  # nanoseconds, or other rows are missing
-    days = values.astype(np.int64) / _MICROSECONDS_PER_DAY
+    # nanoseconds are cut off, which changes no comparison with a whole microsecond
+    values = np.asarray(found.filled(np.datetime64("NaT")).astype("datetime64[us]"))
     known = ~np.isnat(values)
+    if (known == np.isnan(cleaned)).any():
+        return None
+    days = values.astype(np.int64) / _MICROSECONDS_PER_DAY
     return values if (np.abs(days - cleaned)[known] < _DAYS_TOLERANCE).all() else None
 
 

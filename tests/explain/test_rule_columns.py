@@ -130,6 +130,26 @@ def test_whole_numbers_that_floats_cannot_tell_apart():
     assert rules.column("precision").to_pylist() == [1.0, 1.0]
 
 
+def test_nanoseconds_before_1970():
+    ticks = np.repeat(np.array([-1500, -1, 0, 1, 1500]), 20)
+    table = pa.table({"t": pa.array(ticks, pa.timestamp("ns"))})
+    features = prepare(BACKEND, Table("t", table), FeatureSettings(columns=("t",)))
+    (column,) = rule_columns(features, Table("t", table))
+    rules = find_rules([column], labelled(ticks >= 0), 2)
+    assert_sql_counts_agree(table, labelled(ticks >= 0), rules)
+    assert rules.column("precision").to_pylist() == [1.0, 1.0]
+
+
+def test_dates_are_read_as_they_were_for_clustering():
+    """Without a day beyond 12, day and month can be exchanged without anything missing."""
+    texts = [f"{month:02}/{day:02}/2020" for month in range(1, 13) for day in range(1, 13)]
+    table = pa.table({"signed": texts})
+    features = prepare(BACKEND, Table("t", table), FeatureSettings(columns=("signed",)))
+    (column,) = rule_columns(features, Table("t", table))
+    days = features.encoder.clean(Table("t", table), "signed").values
+    np.testing.assert_array_equal(column.values.astype("datetime64[D]").astype(int), days)
+
+
 def test_names_that_differ_in_case_only_take_no_part():
     rng = np.random.default_rng(0)
     table = pa.table(

@@ -135,6 +135,23 @@ def test_a_second_rule_describes_the_rest():
     assert (first["rule"], second["rule"]) == ("spend >= 60", "city is Rome")
 
 
+def test_a_second_rule_must_be_right_most_of_the_time():
+    n = 1400
+    spend = np.arange(n) % 100
+    city = np.where(np.arange(n) % 7 == 0, "Rome", "Oslo")
+    lucky = np.random.default_rng(0).random(n) < 0.3
+    members = (spend >= 60) | ((city == "Rome") & lucky)
+    columns = [numeric("spend", spend), categorical("city", city)]
+    assert [r["rule"] for r in rules_of(columns, labelled(members))[1]] == ["spend >= 60"]
+
+
+def test_zero_has_no_sign():
+    change = np.arange(-300, 300) // 100
+    rules = rules_of([numeric("change", change)], labelled(change >= 0))
+    assert rules[1][0]["rule"] == "change >= 0"
+    assert rules[0][0]["rule"] == "change <= -1"
+
+
 def test_thresholds_are_round_where_no_row_changes_sides():
     income = np.concatenate([np.linspace(1000, 1187.4, 500), np.linspace(1212.9, 2000, 500)])
     rules = rules_of([numeric("income", income)], labelled(income > 1200))
