@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from gpuseg.errors import SettingsError
 from gpuseg.outputs.manifest import Output as Written
-from gpuseg.outputs.results import check_names_are_free, without_own_columns
+from gpuseg.outputs.results import check_names_are_free, output_schema, without_own_columns
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
-from gpuseg.tables import Location, Output, locate, publish
+from gpuseg.tables import Location, Output, check_output, locate, publish
 
 #: Result table -> the parameter that asks for it.
 EXPORTS: Mapping[str, str] = {
@@ -71,11 +72,19 @@ class Destinations:
         Raises
         ------
         DataError
-            If a column of the input has the name of one that the output adds.
+            If a column of the input has the name of one that the output adds, or the rows
+            cannot be appended to the table that is there.
+        SettingsError, SinkError
+            If a place cannot be written to.
         """
-        if self.rows is not None and self.rows == self.source:
+        if self.rows and self.source and self.rows.place == self.source.place:
             table = without_own_columns(table)
         check_names_are_free(table, row_scores=self.settings.row_scores)
+        if self.rows:
+            schema = output_schema(table, row_scores=self.settings.row_scores)
+            check_output(self.rows, schema, append=self.settings.appends)
+        for place in self.exports.values():
+            check_output(place, pa.schema([]))
         return table
 
     def publish(self, result: Segmentation) -> None:
@@ -132,13 +141,13 @@ def _located(settings: Settings, place: str | None, default_schema: str = "") ->
 
 
 def _refuse_collisions(located: Mapping[str, Location | None]) -> None:
-    taken: dict[Location, str] = {}
+    taken: dict[tuple[Any, ...], str] = {}
     for parameter, place in located.items():
         if place is None:
             continue
-        if place in taken:
+        if place.place in taken:
             raise SettingsError(
-                f"{taken[place]} and {parameter} both name '{place.display}'; give each result "
-                "a place of its own"
+                f"{taken[place.place]} and {parameter} both name '{place.display}'; give each "
+                "result a place of its own"
             )
-        taken[place] = parameter
+        taken[place.place] = parameter

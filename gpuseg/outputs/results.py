@@ -53,6 +53,17 @@ def without_own_columns(table: Table) -> Table:
     return Table(table.name, table.arrow.drop_columns(dropped), (*table.notes, note))
 
 
+def output_schema(table: Table, *, row_scores: bool) -> pa.Schema:
+    """Return the columns and types that `output_table` will have."""
+    no_rows = table.arrow.schema.empty_table()
+    types = (pa.float64(), pa.int32(), pa.float64(), pa.float64()) if row_scores else ()
+    scores = {
+        name: pa.array([], type=kind)
+        for name, kind in zip(ROW_SCORE_COLUMNS, types, strict=bool(types))
+    }
+    return output_table(Table(table.name, no_rows), np.empty(0, np.int32), scores).schema
+
+
 def output_table(table: Table, labels: np.ndarray, scores: Mapping[str, pa.Array]) -> pa.Table:
     """Append ``cluster_id`` and the row scores to the unchanged input."""
     result = table.arrow.append_column(CLUSTER_COLUMN, pa.array(labels, type=pa.int32()))
