@@ -82,6 +82,7 @@ class HostDevice:
         self.options = options
         self.limits = limits
         self.shapes = []
+        self.n_barriers = 0
 
     def launch(self, kernel, shape, arguments):
         self.shapes.append(shape)
@@ -103,6 +104,7 @@ class HostDevice:
             if done.returncode:
                 raise KernelFailedError(f"exit {done.returncode}: {done.stderr}")
             result = taken.read_bytes()
+        self.n_barriers += int(done.stdout)
         start = 0
         for argument, blob in zip(checked, blobs, strict=True):
             if isinstance(argument, np.ndarray):
