@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import sys
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -14,10 +13,9 @@ import numpy as np
 from gpuseg.backends.base import Backend
 from gpuseg.backends.select import driver_version, select_backend
 from gpuseg.errors import GpusegError
+from gpuseg.outputs.manifest import versions
 from gpuseg.records import no_progress
 
-#: Libraries whose versions matter to a result; absent ones are shown as such.
-LIBRARIES = ("numpy", "numba", "polars", "pyarrow", "duckdb", "scikit-learn", "narwhals")
 GPU_LIBRARIES = ("cupy-cuda13x", "cupy-cuda12x", "cudf-cu13", "cudf-cu12", "cuml-cu13", "cuml-cu12")
 
 
@@ -60,13 +58,6 @@ def examine() -> Examination:
     )
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions of gpuseg, Python and the libraries that shape a result."""
-    versions = {name: installed_version(name) for name in ("gpuseg", *LIBRARIES)}
-    found = {name: version for name, version in versions.items() if version}
-    return {"python": platform.python_version()} | found
-
-
 def installed_version(distribution: str) -> str | None:
     """Return the version of an installed distribution without importing it."""
     try:
@@ -83,8 +74,7 @@ def _facts() -> dict[str, str]:
     return {
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "threads": str(thread_count()),
-        "python": sys.version.split()[0],
-        **{name: version for name, version in library_versions().items() if name != "python"},
+        **versions(),
         "NVIDIA driver": f"CUDA {driver_version()}" if driver_version() else "none",
         **(present or {"GPU libraries": "none (extras cuda12, cuda13)"}),
     }

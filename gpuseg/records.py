@@ -279,3 +279,9 @@ class Segmentation:
     def cluster_sizes(self) -> list[int]:
         """Rows in each cluster, from cluster 0."""
         return [int((self.labels == cluster).sum()) for cluster in range(self.n_clusters)]
+
+    def _repr_html_(self) -> str:
+        """Show the segments in a notebook."""
+        from gpuseg.outputs.notebook import segmentation_html
+
+        return segmentation_html(self)
