@@ -60,7 +60,8 @@ def add_strip_pairs(panels, n_features, group_cell, line_cell, cell_columns, edg
         The first is never greater than the second. A strip paired with itself stands for
         its unordered pairs. No strip may be in two pairs of concurrent calls.
     """
-    lanes = sums.shape[2]
+    n_columns, lanes = sums.shape[1:]
+    totals = sums.reshape(-1)
     row_sums = np.zeros(ROWS * lanes, panels.dtype)
     folded = np.zeros(lanes, panels.dtype)
     line_sums = np.zeros((BLOCK_LINES + 1) * lanes, panels.dtype)
@@ -73,7 +74,7 @@ def add_strip_pairs(panels, n_features, group_cell, line_cell, cell_columns, edg
                 row_end = min(row + BLOCK_LINES, edges[rows + 1], line_end)
                 _add_block(
                     panels, n_features, group_cell, line_cell, cell_columns,
-                    row, row_end, line, line_end, row_sums, folded, line_sums, sums,
+                    row, row_end, line, line_end, row_sums, folded, line_sums, totals, n_columns,
                 )  # fmt: skip
 
 
@@ -85,17 +86,17 @@ def _lines_in_block(n_features, lanes, itemsize):  # type: ignore[no-untyped-def
 @jit()
 def _add_block(  # type: ignore[no-untyped-def]
     panels, n_features, group_cell, line_cell, cell_columns,
-    row, row_end, line, line_end, row_sums, folded, line_sums, sums,
+    row, row_end, line, line_end, row_sums, folded, line_sums, totals, n_columns,
 ):  # fmt: skip
     """Add the distances of the pairs whose line comes after the row's, and within a line."""
-    lanes = sums.shape[2]
+    lanes = len(folded)
     groups = lanes // ROWS
     panel = n_features * lanes
     unused = BLOCK_LINES * lanes
     cell = group_cell[row * groups]
     for group in range(row * groups, row_end * groups):
         if group_cell[group] != cell:
-            _add_line_sums(line_sums, line, line_end, cell, cell_columns, sums)
+            _add_line_sums(line_sums, line, line_end, cell, cell_columns, totals, n_columns, lanes)
             cell = group_cell[group]
         own = group // groups
         start = own * panel + group % groups * ROWS
@@ -103,37 +104,40 @@ def _add_block(  # type: ignore[no-untyped-def]
             # every ordered pair within the line is met from its row; a point and itself
             # have distance 0
             add_tile(panels, start, panels, own * panel, n_features, row_sums, line_sums, unused)
-            _add_row_sums(row_sums, folded, group, own, group_cell, line_cell, cell_columns, sums)
+            _add_row_sums(
+                row_sums, folded, group, own, group_cell, line_cell, cell_columns, totals, n_columns
+            )
         following = max(line, own + 1)
         while following < line_end:
             run = following
-            while True:
+            following += 1
+            if line_cell[run] >= 0:
+                while following < line_end and line_cell[following] == line_cell[run]:
+                    following += 1
+            for other in range(run, following):
                 add_tile(
-                    panels, start, panels, following * panel, n_features,
-                    row_sums, line_sums, (following - line) * lanes,
+                    panels, start, panels, other * panel, n_features,
+                    row_sums, line_sums, (other - line) * lanes,
                 )  # fmt: skip
-                following += 1
-                if following == line_end or line_cell[run] < 0:
-                    break
-                if line_cell[following] != line_cell[run]:
-                    break
-            _add_row_sums(row_sums, folded, group, run, group_cell, line_cell, cell_columns, sums)
-    _add_line_sums(line_sums, line, line_end, cell, cell_columns, sums)
+            _add_row_sums(
+                row_sums, folded, group, run, group_cell, line_cell, cell_columns, totals, n_columns
+            )
+    _add_line_sums(line_sums, line, line_end, cell, cell_columns, totals, n_columns, lanes)
 
 
 @jit(inline="always")
-def _add_row_sums(row_sums, folded, group, line, group_cell, line_cell, cell_columns, sums):  # type: ignore[no-untyped-def]
+def _add_row_sums(  # type: ignore[no-untyped-def]
+    row_sums, folded, group, line, group_cell, line_cell, cell_columns, totals, n_columns
+):
     """Move the sums of a group of rows over a run of lines to the columns of the run's cells."""
     fold_rows(row_sums, folded)
     lanes = len(folded)
     groups = lanes // ROWS
-    n_columns = sums.shape[1]
-    totals = sums.reshape(-1)
     place = group // groups * n_columns * lanes + group % groups * ROWS
     first, last = line * groups, (line + 1) * groups
     if line_cell[line] >= 0:
-        for other in range(ROWS, lanes):
-            folded[other % ROWS] += folded[other]
+        for other in range(ROWS, lanes, ROWS):
+            add_group(folded, other, folded, 0)
         last = first + 1
     for other in range(first, last):
         cell = group_cell[other]
@@ -143,10 +147,10 @@ def _add_row_sums(row_sums, folded, group, line, group_cell, line_cell, cell_col
 
 
 @jit(inline="always")
-def _add_line_sums(line_sums, line, line_end, cell, cell_columns, sums):  # type: ignore[no-untyped-def]
+def _add_line_sums(  # type: ignore[no-untyped-def]
+    line_sums, line, line_end, cell, cell_columns, totals, n_columns, lanes
+):
     """Move the sums of lines over rows of one cell to the columns of that cell."""
-    n_columns, lanes = sums.shape[1:]
-    totals = sums.reshape(-1)
     for own in range(line, line_end):
         start = (own - line) * lanes
         for segmentation in range(cell_columns.shape[1]):
@@ -165,7 +169,8 @@ def add_chosen_lines(  # type: ignore[no-untyped-def]
 
     Only the lines from `first_line` to `last_line` of `chosen` are done; `sums` is theirs.
     """
-    lanes = sums.shape[2]
+    n_columns, lanes = sums.shape[1:]
+    totals = sums.reshape(-1)
     groups = lanes // ROWS
     panel = n_features * lanes
     unused = np.zeros(ROWS * lanes, panels.dtype)
@@ -185,7 +190,9 @@ def add_chosen_lines(  # type: ignore[no-untyped-def]
             cell = group_cell[group]
             last = group + 1 == len(group_cell) or group_cell[group + 1] != cell
             if last or pending == BLOCK_LINES * groups:
-                _add_line_sums(line_sums, line, line_end, cell, cell_columns, sums)
+                _add_line_sums(
+                    line_sums, line, line_end, cell, cell_columns, totals, n_columns, lanes
+                )
                 pending = 0
 
 

@@ -222,7 +222,7 @@ def fold_rows(_typing: Any, row_sums: Any, folded: Any) -> tuple[Any, Callable[.
 def add_group(
     _typing: Any, source: Any, source_offset: Any, target: Any, target_offset: Any
 ) -> tuple[Any, Callable[..., Any]]:
-    """Add `ROWS` numbers of `source` to as many float64 numbers of `target`."""
+    """Add `ROWS` numbers of `source` to as many of `target`, which may be float64."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source_kind, _, target_kind, _ = signature.args
