@@ -22,9 +22,9 @@ from gpuseg.records import (
 )
 
 #: Work that SHAP may take, in rows x leaves x depth x classes. A fixed number, not a time:
-#: which rows are explained must not depend on the machine. A million rows of the default
-#: forest with five clusters just fit.
-EXACT_BUDGET = 1e12
+#: which rows are explained must not depend on the machine. Half a million rows of the
+#: default forest with five clusters just fit.
+EXACT_BUDGET = 5e11
 SAMPLED_BUDGET = 1e11
 
 #: Below this out-of-bag accuracy the forest, and so what is said about it, misses too much.
