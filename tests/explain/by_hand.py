@@ -71,6 +71,7 @@ def assert_sql_counts_agree(table, labels, rules):
     """DuckDB must count, on the original table, what the rules say."""
     assert rules.num_rows > 0
     with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'Asia/Tokyo'")
         connection.register("source", table)
         connection.register("labels", pa.table({"gpuseg label": labels}))
         connection.execute("CREATE TABLE original AS SELECT * FROM source POSITIONAL JOIN labels")
