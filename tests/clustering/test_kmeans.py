@@ -200,7 +200,9 @@ def test_constant_columns_change_nothing():
 
 @pytest.mark.parametrize("threads", ["1", "2", "5"])
 def test_threads_do_not_change_a_bit(monkeypatch, threads):
-    X = blobs(40_000, 9)
+    # float64 adds float32 numbers of one magnitude exactly, in any order: mix magnitudes
+    magnitudes = 10.0 ** np.random.default_rng(1).uniform(-9, 9, size=(40_000, 1))
+    X = (blobs(40_000, 9) * magnitudes).astype(np.float32)
     starts = first_rows(X, 4, 9, 9)
     monkeypatch.setenv("GPUSEG_THREADS", "3")
     expected = lloyd(X, starts, max_iter=8, tol=1e-4, **QUIET)

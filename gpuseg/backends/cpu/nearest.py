@@ -37,11 +37,12 @@ _fma: Any = intrinsic(_type_fma)
 
 @jit()
 def _load_tile(X, start, tile):  # type: ignore[no-untyped-def]
-    """Turn rows from `start` on into `tile` (n_features padded, TILE); return how many."""
+    """Turn rows from `start` on into `tile` (n_features padded, TILE); return how many.
+
+    Lanes beyond the last row keep what they had; nobody reads their results.
+    """
     n_rows = min(TILE, X.shape[0] - start)
     n_features = X.shape[1]
-    if n_rows < TILE:
-        tile[:] = 0.0
     for t in range(n_rows):
         for j in range(n_features):
             tile[j, t] = X[start + t, j]
