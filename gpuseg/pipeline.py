@@ -17,7 +17,7 @@ from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.reuse import encoder_of, required_model, stored_model
-from gpuseg.records import Segmentation, Table
+from gpuseg.records import Segmentation, Table, part
 from gpuseg.settings import Settings
 from gpuseg.stages import Observer, Stages
 from gpuseg.tables import load as load_file
@@ -95,10 +95,15 @@ def run(
             table,
             choice,
             random_state=settings.random_state,
-            progress=stage.progress,
+            progress=part(stage.progress, 0.0, 0.9),
         )
-        labels = features.in_table_order(backend.to_host(choice.fit.labels))
-        rules = find_rules(rule_columns(features, table), labels, choice.n_clusters)
+        rules = find_rules(
+            rule_columns(features, table),
+            features.in_table_order(backend.to_host(choice.fit.labels)),
+            choice.n_clusters,
+            random_state=settings.random_state,
+            progress=part(stage.progress, 0.9, 1.0),
+        )
         stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
     result = conclude(
         settings, engine, table, features, swept, choice, explanation, rules, model, stages.costs

@@ -25,6 +25,11 @@ def no_progress(_fraction: float) -> None:
     """Report to nobody."""
 
 
+def part(progress: Progress, begin: float, end: float) -> Progress:
+    """Return the progress of a piece of work that is this part of a larger one."""
+    return lambda fraction: progress(begin + (end - begin) * fraction)
+
+
 # -- tables ------------------------------------------------------------------
 
 

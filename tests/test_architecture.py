@@ -79,8 +79,6 @@ def test_imports_point_one_way():
 )
 def test_a_library_is_imported_in_its_own_room_only(library, home):
     importers = {file for file, _, module in IMPORTS if module.split(".")[0] == library}
-    # rules are SQL, and only DuckDB itself can say which rows an expression selects
-    importers -= {"explain/rule_columns.py"} if library == "duckdb" else set()
     assert {file for file in importers if not file.startswith(home)} == set()
 
 

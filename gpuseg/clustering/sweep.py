@@ -13,7 +13,7 @@ from gpuseg.clustering.kmeans import count_distinct_rows, sweep_kmeans
 from gpuseg.clustering.scores import calinski_harabasz, cluster_sizes, davies_bouldin
 from gpuseg.clustering.silhouette import SilhouetteSweep, score_sweep
 from gpuseg.errors import DataError
-from gpuseg.records import Array, KMeansFit, KScore, Progress, SweepResult, no_progress
+from gpuseg.records import Array, KMeansFit, KScore, Progress, SweepResult, no_progress, part
 
 #: Work that one silhouette sweep may take, in multiply-adds over pairs of rows. A fixed
 #: number, not a time: whether a score is exact must not depend on the machine.
@@ -65,14 +65,14 @@ def sweep(
         possible,
         n_init=n_init,
         random_state=random_state,
-        progress=lambda fraction: progress(KMEANS_PART * fraction),
+        progress=part(progress, 0.0, KMEANS_PART),
     )
     scored = score_fits(
         backend,
         X,
         {k: (fits[k].fit, fits[k].stability) for k in possible},
         sample_size=sample_size,
-        progress=lambda fraction: progress(KMEANS_PART + (1 - KMEANS_PART) * fraction),
+        progress=part(progress, KMEANS_PART, 1.0),
     )
     return replace(scored, warnings=warnings)
 
