@@ -10,7 +10,12 @@ import pyarrow as pa
 
 from gpuseg.errors import SettingsError
 from gpuseg.outputs.manifest import Output as Written
-from gpuseg.outputs.results import check_names_are_free, output_schema, without_own_columns
+from gpuseg.outputs.results import (
+    CLUSTER_COLUMN,
+    check_names_are_free,
+    output_schema,
+    without_own_columns,
+)
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.tables import Location, Output, check_output, locate, publish
@@ -84,7 +89,8 @@ class Destinations:
             schema = output_schema(table, row_scores=self.settings.row_scores)
             check_output(self.rows, schema, append=self.settings.appends)
         for place in self.exports.values():
-            check_output(place, pa.schema([]))
+            # any column does: our own tables fit, the question is whether the place is open
+            check_output(place, pa.schema([(CLUSTER_COLUMN, pa.int32())]))
         return table
 
     def publish(self, result: Segmentation) -> None:
