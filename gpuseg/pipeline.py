@@ -1,9 +1,12 @@
-"""The whole way through the house: each stage of `run` is a room."""
+"""The whole way through the house: `run` names the rooms, below is what each is given."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
+
+from gpuseg.backends.base import Backend
 from gpuseg.backends.select import select_backend
 from gpuseg.clustering.choice import choose
 from gpuseg.clustering.placing import place, score_placed
@@ -17,7 +20,15 @@ from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.reuse import encoder_of, required_model, stored_model
-from gpuseg.records import Segmentation, Table, part
+from gpuseg.records import (
+    Choice,
+    Explanation,
+    FeatureMatrix,
+    Segmentation,
+    SweepResult,
+    Table,
+    part,
+)
 from gpuseg.settings import Settings
 from gpuseg.stages import Observer, Stages
 from gpuseg.tables import load as load_file
@@ -47,64 +58,14 @@ def run(
         See `gpuseg.errors`. Nothing was published then.
     """
     engine = select_backend(settings.backend)
-    backend = engine.backend
     destinations = Destinations.of(settings)
     model = None if settings.force_refit else stored_model(settings, table)
     stages = Stages(observer)
 
-    with stages.stage("read") as stage:
-        table = destinations.accept(table or read_input(settings, stage.progress))
-        stages.n_rows = table.n_rows
-        stage.detail = f"{table.n_rows:,} rows, {table.arrow.num_columns} columns"
-    with stages.stage("prepare") as stage:
-        if model is None:
-            features = prepare(
-                backend, table, FeatureSettings.of(settings), progress=stage.progress
-            )
-        else:
-            features = prepare_again(backend, encoder_of(model), table, progress=stage.progress)
-        stage.detail = f"{features.X.shape[1]} features from {len(features.columns)} columns"
-    with stages.stage("sweep") as stage:
-        if model is None:
-            swept = sweep(
-                backend,
-                features.X,
-                settings.k_values,
-                n_init=settings.n_init,
-                random_state=settings.random_state,
-                sample_size=settings.sample_size,
-                progress=stage.progress,
-            )
-            choice = choose(
-                backend,
-                features.X,
-                swept,
-                asked_for=settings.num_clusters,
-                largest_tried=settings.max_clusters,
-                min_cluster_share=settings.min_cluster_share,
-            )
-        else:
-            swept, choice = score_placed(
-                backend, features.X, model.centroids, settings.sample_size, progress=stage.progress
-            )
-        stage.detail = choice.reason
-    with stages.stage("explain") as stage:
-        explanation = explain(
-            backend,
-            features,
-            table,
-            choice,
-            random_state=settings.random_state,
-            progress=part(stage.progress, 0.0, 0.9),
-        )
-        rules = find_rules(
-            rule_columns(features, table),
-            features.in_table_order(backend.to_host(choice.fit.labels)),
-            choice.n_clusters,
-            random_state=settings.random_state,
-            progress=part(stage.progress, 0.9, 1.0),
-        )
-        stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
+    table = _read(settings, table, destinations, stages)
+    features = _prepare(settings, engine.backend, table, model, stages)
+    swept, choice = _segment(settings, engine.backend, features, model, stages)
+    explanation, rules = _explain(settings, engine.backend, table, features, choice, stages)
     result = conclude(
         settings, engine, table, features, swept, choice, explanation, rules, model, stages.costs
     )
@@ -136,20 +97,14 @@ def assign(
         If there is no such model, or the table lacks a column that it needs.
     """
     engine = select_backend(settings.backend)
-    backend = engine.backend
     destinations = Destinations.of(settings)
     model = model or required_model(settings)
     stages = Stages(observer)
 
-    with stages.stage("read") as stage:
-        table = destinations.accept(table or read_input(settings, stage.progress))
-        stages.n_rows = table.n_rows
-        stage.detail = f"{table.n_rows:,} rows, {table.arrow.num_columns} columns"
-    with stages.stage("prepare") as stage:
-        features = prepare_again(backend, encoder_of(model), table, progress=stage.progress)
-        stage.detail = f"{features.X.shape[1]} features from {len(features.columns)} columns"
+    table = _read(settings, table, destinations, stages)
+    features = _prepare(settings, engine.backend, table, model, stages)
     with stages.stage("place") as stage:
-        fit = place(backend, features.X, model.centroids, progress=stage.progress)
+        fit = place(engine.backend, features.X, model.centroids, progress=stage.progress)
         stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
     result = conclude_placed(settings, engine, table, features, fit, model, stages.costs)
     if settings.output_table is None:
@@ -165,3 +120,91 @@ def load(file: str, table: str, settings: Settings) -> Table:
     source = locate(file, warehouse=settings.warehouse)
     target = locate(table, warehouse=settings.warehouse)
     return load_file(source, target, append=settings.appends, csv=csv_options(settings))
+
+
+# -- the rooms, each timed and watched -----------------------------------------------
+
+
+def _read(
+    settings: Settings, table: Table | None, destinations: Destinations, stages: Stages
+) -> Table:
+    with stages.stage("read") as stage:
+        table = destinations.accept(table or read_input(settings, stage.progress))
+        stages.n_rows = table.n_rows
+        stage.detail = f"{table.n_rows:,} rows, {table.arrow.num_columns} columns"
+    return table
+
+
+def _prepare(
+    settings: Settings, backend: Backend, table: Table, model: StoredModel | None, stages: Stages
+) -> FeatureMatrix:
+    with stages.stage("prepare") as stage:
+        if model is None:
+            wishes = FeatureSettings.of(settings)
+            features = prepare(backend, table, wishes, progress=stage.progress)
+        else:
+            features = prepare_again(backend, encoder_of(model), table, progress=stage.progress)
+        stage.detail = f"{features.X.shape[1]} features from {len(features.columns)} columns"
+    return features
+
+
+def _segment(
+    settings: Settings,
+    backend: Backend,
+    features: FeatureMatrix,
+    model: StoredModel | None,
+    stages: Stages,
+) -> tuple[SweepResult, Choice]:
+    with stages.stage("sweep") as stage:
+        if model is None:
+            swept = sweep(
+                backend,
+                features.X,
+                settings.k_values,
+                n_init=settings.n_init,
+                random_state=settings.random_state,
+                sample_size=settings.sample_size,
+                progress=stage.progress,
+            )
+            choice = choose(
+                backend,
+                features.X,
+                swept,
+                asked_for=settings.num_clusters,
+                largest_tried=settings.max_clusters,
+                min_cluster_share=settings.min_cluster_share,
+            )
+        else:
+            swept, choice = score_placed(
+                backend, features.X, model.centroids, settings.sample_size, progress=stage.progress
+            )
+        stage.detail = choice.reason
+    return swept, choice
+
+
+def _explain(
+    settings: Settings,
+    backend: Backend,
+    table: Table,
+    features: FeatureMatrix,
+    choice: Choice,
+    stages: Stages,
+) -> tuple[Explanation, pa.Table]:
+    with stages.stage("explain") as stage:
+        explanation = explain(
+            backend,
+            features,
+            table,
+            choice,
+            random_state=settings.random_state,
+            progress=part(stage.progress, 0.0, 0.9),
+        )
+        rules = find_rules(
+            rule_columns(features, table),
+            features.in_table_order(backend.to_host(choice.fit.labels)),
+            choice.n_clusters,
+            random_state=settings.random_state,
+            progress=part(stage.progress, 0.9, 1.0),
+        )
+        stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
+    return explanation, rules
