@@ -17,7 +17,7 @@ from gpuseg.explain.rules import find_rules
 from gpuseg.features import FeatureSettings, prepare, prepare_again
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
-from gpuseg.outputs.keeping import keep_run
+from gpuseg.outputs.keeping import keep_run, record_costs
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.reuse import encoder_of, required_model, stored_model
 from gpuseg.records import (
@@ -74,6 +74,7 @@ def run(
     with stages.stage("publish") as stage:
         result = keep_run(result, table, settings, destinations)
         stage.detail = destinations.summary
+    record_costs(result)
     return result
 
 

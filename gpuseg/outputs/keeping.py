@@ -6,6 +6,7 @@ changes, all tables change together, and only then the model becomes the current
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,15 @@ import polars as pl
 import pyarrow as pa
 
 from gpuseg.outputs.destinations import Destinations, result_tables
-from gpuseg.outputs.manifest import Fingerprint, Manifest, versions
+from gpuseg.outputs.durable import replace_file, writing
+from gpuseg.outputs.manifest import (
+    MANIFEST,
+    Fingerprint,
+    Manifest,
+    manifest_bytes,
+    stage_facts,
+    versions,
+)
 from gpuseg.outputs.models import promote, save_model
 from gpuseg.outputs.report import ReportInput, write_report
 from gpuseg.outputs.run_folder import RunFolder
@@ -63,6 +72,15 @@ def keep_run(
             raise
         promote(runs_dir, result.model_name, folder.run_id)
     return result
+
+
+def record_costs(result: Segmentation) -> None:
+    """Put what publishing took into the manifest, which was complete before it."""
+    path = Path(str(result.run_dir)) / MANIFEST
+    with writing(path):
+        facts = json.loads(path.read_bytes())
+        facts["stages"] = stage_facts(result.stages)
+        replace_file(path, manifest_bytes(facts))
 
 
 def _rows_place(folder: RunFolder, destinations: Destinations) -> str:

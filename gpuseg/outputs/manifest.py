@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from gpuseg.outputs.json_safe import json_safe
 from gpuseg.outputs.redaction import redact, redact_settings
 from gpuseg.records import StageCost
 
+MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 
 #: Libraries whose version can change a result. The GPU ones are listed where installed.
@@ -80,7 +82,7 @@ def manifest_dict(manifest: Manifest) -> dict[str, Any]:
         "backend_reason": manifest.backend_reason,
         "n_clusters": manifest.n_clusters,
         "silhouette": manifest.silhouette,
-        "stages": {name: cost._asdict() for name, cost in manifest.stages.items()},
+        "stages": stage_facts(manifest.stages),
         "outputs": [output._asdict() for output in manifest.outputs],
         "warnings": manifest.warnings,
         "versions": versions(),
@@ -89,6 +91,16 @@ def manifest_dict(manifest: Manifest) -> dict[str, Any]:
     }
     safe = redact(json_safe(facts))
     return {**safe, "settings": json_safe(redact_settings(manifest.settings))}
+
+
+def stage_facts(stages: Mapping[str, StageCost]) -> dict[str, dict[str, float]]:
+    """Return what each stage took, as the manifest keeps it."""
+    return {name: cost._asdict() for name, cost in stages.items()}
+
+
+def manifest_bytes(facts: Mapping[str, Any]) -> bytes:
+    """Return ``manifest.json`` with these facts."""
+    return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gpuseg.outputs.durable import sync_folder, sync_tree, write_file, writing
-from gpuseg.outputs.manifest import Manifest, manifest_dict
+from gpuseg.outputs.manifest import MANIFEST, Manifest, manifest_bytes, manifest_dict
 from gpuseg.outputs.model_names import model_folder
 
 _OWNER = ".owner.json"
@@ -93,10 +93,9 @@ class RunFolder:
 
     def write_manifest(self, manifest: Manifest) -> Path:
         """Write ``manifest.json``, without secrets."""
-        path = self.partial / "manifest.json"
-        text = json.dumps(manifest_dict(manifest), indent=1, ensure_ascii=False, allow_nan=False)
+        path = self.partial / MANIFEST
         with writing(path):
-            write_file(path, text.encode("utf-8"))
+            write_file(path, manifest_bytes(manifest_dict(manifest)))
         return path
 
     def complete(self) -> Path:

@@ -79,7 +79,9 @@ def test_stdout_is_one_json_object_with_the_contracts_keys(ran):
     assert {"n_features", "run_id", "warnings", "silhouette"} <= found.keys()
     assert list(found["seconds"]) == ["read", "prepare", "sweep", "explain", "publish"]
     assert (folder / found["report"]).is_file()
-    assert (folder / found["run_dir"] / "manifest.json").is_file()
+    manifest = json.loads((folder / found["run_dir"] / "manifest.json").read_text())
+    assert list(manifest["stages"]) == list(found["seconds"])
+    assert all(cost["peak_bytes"] > 0 for cost in manifest["stages"].values())
     assert "sweep" in process.stderr
 
 
