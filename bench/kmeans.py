@@ -17,6 +17,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -76,9 +77,9 @@ TOOLS = {
 }
 
 
-def measure(tool: str, n_samples: int, n_features: int, repeats: int) -> dict:
-    """Run in a child: warm up, then time; memory above what the table itself took."""
-    X = table(n_samples, n_features)
+def measure(tool: str, source: str, repeats: int) -> dict:
+    """Run in a child: warm up, then time; memory above what the table itself takes."""
+    X = np.load(source)
     TOOLS[tool](X[:3000])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds, cpu_seconds = [], []
@@ -90,8 +91,8 @@ def measure(tool: str, n_samples: int, n_features: int, repeats: int) -> dict:
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "tool": tool,
-        "n_samples": n_samples,
-        "n_features": n_features,
+        "n_samples": X.shape[0],
+        "n_features": X.shape[1],
         "seconds": statistics.median(seconds),
         "fastest_seconds": min(seconds),
         "cpu_seconds": statistics.median(cpu_seconds),
@@ -102,10 +103,9 @@ def measure(tool: str, n_samples: int, n_features: int, repeats: int) -> dict:
     }
 
 
-def in_child(tool: str, n_samples: int, n_features: int) -> dict:
+def in_child(tool: str, source: Path, n_samples: int) -> dict:
     repeats = 3 if tool == "gpuseg" or n_samples <= 20_000 else 1
-    command = [sys.executable, __file__, "--child", tool]
-    command += [str(n_samples), str(n_features), str(repeats)]
+    command = [sys.executable, __file__, "--child", tool, str(source), str(repeats)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -119,7 +119,10 @@ def available() -> list[str]:
 
 
 def compare(n_samples: int, n_features: int) -> list[dict]:
-    rows = [in_child(tool, n_samples, n_features) for tool in available()]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "table.npy"
+        np.save(source, table(n_samples, n_features))
+        rows = [in_child(tool, source, n_samples) for tool in available()]
     ours, reference = rows[0], rows[1]
     best = {str(k): min(row["inertia"][str(k)] for row in rows) for k in KS}
     for row in rows:
@@ -149,11 +152,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--sizes", help="e.g. 20000x20,200000x8")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--child", nargs=4)
+    parser.add_argument("--child", nargs=3)
     arguments = parser.parse_args()
     if arguments.child:
-        tool, *numbers = arguments.child
-        print(json.dumps(measure(tool, *map(int, numbers))))
+        tool, source, repeats = arguments.child
+        print(json.dumps(measure(tool, source, int(repeats))))
         return
     sizes = QUICK_SIZES if arguments.quick else SIZES
     if arguments.sizes:
