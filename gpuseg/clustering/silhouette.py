@@ -209,6 +209,7 @@ def _silhouettes(
         mean = mean / rows_of + absent
         mean[cluster, here] = xp.inf
         b = mean.min(axis=0)
+        b = xp.where(xp.isfinite(b), b, a)  # a stored model may find all rows in one cluster
         larger = xp.maximum(a, b)
         # all distances 0 (only duplicates around) says nothing: 0, as for a single row
         says = (others > 0) & (larger > 0)
