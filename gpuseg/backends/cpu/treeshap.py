@@ -19,7 +19,8 @@ from gpuseg.backends.cpu.treeshap_sums import predict_rows, reduce_rows
 from gpuseg.records import Array, Forest, Progress, ShapMeans, TreeEnsemble
 
 #: Bits that decide a group. More bits make fewer and larger groups, whose tables then
-#: leave the cache (measured at depths 8 and 10: with 9 bits it takes 1.2 to 1.4 times as long).
+#: leave the cache (at depths 8 and 10, 11 to 13 bits took the same time, 9 and 10 up to a
+#: tenth longer).
 MAX_BITS = 12
 
 #: What one chunk's SHAP values may take, and its rows: tables are built once for a chunk.
