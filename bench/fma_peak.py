@@ -1,0 +1,79 @@
+"""How many float32 multiply-adds this machine does in a second, measured, not looked up."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import extending, njit, types
+
+from gpuseg.backends.cpu.threads import in_threads, thread_count
+
+#: Independent chains, enough to hide the latency of two units; and their length in a loop.
+CHAINS, STEPS = 10, 4
+LOOPS = 2_000_000
+
+LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
+
+
+@extending.intrinsic
+def _multiply_add(_typing: Any, _factor: Any, _loops: Any) -> Any:
+    """Run chains of ``a * factor + factor`` in registers; return a lane of their sum."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        int64, number = ir.IntType(64), ir.FloatType()
+        vector = ir.VectorType(number, LANES)
+        nothing = ir.Constant(vector, ir.Undefined)
+        first_lane = ir.Constant(ir.IntType(32), 0)
+        single = builder.insert_element(nothing, args[0], first_lane)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        factors = builder.shuffle_vector(single, nothing, mask)
+        before, loop = builder.block, builder.append_basic_block("loop")
+        after = builder.append_basic_block("after")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        counter = builder.phi(int64)
+        starts = [builder.phi(vector) for _chain in range(CHAINS)]
+        values = list(starts)
+        for _step in range(STEPS):
+            for chain in range(CHAINS):
+                product = builder.fmul(values[chain], factors, flags=("contract",))
+                values[chain] = builder.fadd(product, factors, flags=("contract",))
+        following = builder.add(counter, ir.Constant(int64, 1))
+        counter.add_incoming(ir.Constant(int64, 0), before)
+        counter.add_incoming(following, loop)
+        for chain, (start, value) in enumerate(zip(starts, values, strict=True)):
+            start.add_incoming(ir.Constant(vector, [float(chain)] * LANES), before)
+            start.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, args[1]), loop, after)
+        builder.position_at_end(after)
+        total = values[0]
+        for value in values[1:]:
+            total = builder.fadd(total, value)
+        return builder.extract_element(total, first_lane)
+
+    return types.float32(types.float32, types.int64), generate
+
+
+@njit(nogil=True)
+def _run(factor, loops):  # pragma: no cover
+    return _multiply_add(factor, loops)
+
+
+def fma_peak(repeats: int = 5) -> float:
+    """Return float32 multiply-adds per second over all threads that gpuseg may use."""
+    factor, threads = np.float32(0.5), thread_count()
+    _run(factor, 10)
+    seconds = []
+    for _repeat in range(repeats):
+        begin = time.perf_counter()
+        for _done in in_threads(lambda _thread: _run(factor, LOOPS), range(threads)):
+            pass
+        seconds.append(time.perf_counter() - begin)
+    return threads * LOOPS * CHAINS * STEPS * LANES / min(seconds)
+
+
+if __name__ == "__main__":
+    print(f"{fma_peak() / 1e9:.1f} G multiply-adds per second on {thread_count()} threads")
