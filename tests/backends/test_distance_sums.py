@@ -10,8 +10,8 @@ from gpuseg.backends.cpu.distance_sums import _rounds, distance_sums
 from gpuseg.backends.cpu.joint_cells import plan_passes
 from gpuseg.errors import DataError, ShapeError
 
-# one line has 16 places, a block 32 lines, a strip 56 lines, a first pairing of strips 8
-LINE, BLOCK, STRIPS = 16, 16 * 32, 16 * 56 * 8
+# one line has 16 places, a block at most 32 lines; from 256 lines on there are strips
+LINE, BLOCK, STRIPS = 16, 16 * 32, 16 * 256
 
 
 def segmented(n_samples, n_features, k_values, *, seed=0, like="kmeans"):
@@ -49,10 +49,10 @@ def test_any_width_and_both_types(n_features, dtype):
 
 
 def test_many_strips_of_unequal_length():
-    n_samples, k_values = STRIPS + 700, (2, 3, 4, 6)
+    n_samples, k_values = 2 * STRIPS + 700, (2, 3, 4, 6)
     X, labels = segmented(n_samples, 2, k_values)
     found = distance_sums(X, labels, k_values)
-    some = np.arange(0, n_samples, 29)
+    some = np.arange(0, n_samples, 13)
     distances = np.linalg.norm(X[some, None].astype(np.float64) - X[None], axis=2)
     expected = np.hstack(
         [distances @ np.eye(k)[of] for of, k in zip(labels, k_values, strict=True)]

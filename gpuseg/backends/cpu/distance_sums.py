@@ -13,7 +13,9 @@ their distance from the mean, and are computed again in float64.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -37,9 +39,8 @@ from gpuseg.records import Progress, no_progress
 #: from the mean: 4e-6 at this ratio, and rarely a tenth of it. Beyond it, float64.
 FAR = 16.0
 
-#: Lines of a strip: long enough for a strip's pairs to outweigh a call, short enough for a
-#: round of pairs to keep many cores busy.
-STRIP_LINES = 56
+#: Fewer lines than this are one strip: its pairs are done before threads have started.
+FEW_LINES = 256
 
 #: Rows of X that are copied to float64 at a time.
 MEAN_ROWS = 4096
@@ -157,11 +158,18 @@ def _sum_all_pairs(centred: _Centred, of: Pass, result: np.ndarray, progress: Pr
         )
 
     rounds = list(_rounds(len(edges) - 1))
-    for number, pairs in enumerate(rounds):
-        for _done in in_threads(add, np.array_split(pairs, min(len(pairs), 2 * thread_count()))):
-            pass
-        progress((number + 1) / len(rounds))
-    unpack(sums, of.order, 1 / centred.scale, result, of.first_column, 0, n_lines)
+    n_threads = thread_count()
+    with ThreadPoolExecutor(n_threads) as pool:  # one for all rounds, which may be short
+        for number, pairs in enumerate(rounds):
+            for _done in pool.map(add, np.array_split(pairs, min(len(pairs), 2 * n_threads))):
+                pass
+            progress((number + 1) / len(rounds))
+
+    def write(lines: tuple[int, int]) -> None:
+        unpack(sums, of.order, 1 / centred.scale, result, of.first_column, *lines)
+
+    for _done in in_threads(write, _parts(n_lines)):
+        pass
 
 
 def _sum_chosen_rows(
@@ -223,8 +231,15 @@ def _lost_in_float32(
         [np.bincount(of, minlength=k) for of, k in zip(labels, n_clusters, strict=True)]
     )
     edges = np.concatenate([[0], np.cumsum(n_clusters)])
-    ratio = FAR * centred.scale  # sums are in the units of X again
-    return np.flatnonzero(far_rows(*centred, rows, sums, sizes, edges, ratio))
+    # a column without rows is no cluster; sums are in the units of X again
+    factors = np.where(sizes > 0, FAR * centred.scale / np.maximum(sizes, 1), np.inf)
+
+    def mark(part: tuple[int, int]) -> np.ndarray:
+        here = slice(*part)
+        found: np.ndarray = far_rows(*centred, rows[here], sums[here], factors, edges)
+        return found
+
+    return np.flatnonzero(np.concatenate(list(in_threads(mark, _parts(len(rows))))))
 
 
 def _lanes(dtype: DTypeLike) -> int:
@@ -238,12 +253,11 @@ def _pack(centred: _Centred, order: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     start = -memory.ctypes.data % LINE_BYTES
     panels: np.ndarray = memory[start : start + n_bytes].view(dtype)
     lanes = _lanes(dtype)
-    edges = _strips(len(order) // lanes)
 
     def fill(lines: tuple[int, int]) -> None:
         pack(*centred, order, panels, lanes, *lines)
 
-    for _done in in_threads(fill, itertools.pairwise(edges)):
+    for _done in in_threads(fill, _parts(len(order) // lanes)):
         pass
     return panels
 
@@ -254,9 +268,19 @@ def _cell_of_lines(group_cell: np.ndarray, lanes: int) -> np.ndarray:
     return np.where(same, groups[:, 0], -1)
 
 
+def _parts(length: int) -> list[tuple[int, int]]:
+    """Cut a short piece of work for the threads; each item is done alone, wherever it falls."""
+    edges = np.linspace(0, length, thread_count() + 1).astype(int)
+    return list(itertools.pairwise(edges.tolist()))
+
+
 def _strips(n_lines: int) -> np.ndarray:
-    """Cut lines into one strip, or an even number of strips, of about equal length."""
-    n_strips = max(1, n_lines // STRIP_LINES // 8 * 8)
+    """Cut lines into strips of about equal length, their number a multiple of 8, or 1.
+
+    About as many strips as each has lines: a pair of strips outweighs a call, and a round
+    of pairs keeps many cores busy.
+    """
+    n_strips = 1 if n_lines < FEW_LINES else math.isqrt(n_lines) // 8 * 8
     return np.linspace(0, n_lines, n_strips + 1).astype(np.int64)
 
 

@@ -65,13 +65,15 @@ def add_strip_pairs(panels, n_features, group_cell, line_cell, cell_columns, edg
     row_sums = np.zeros(ROWS * lanes, panels.dtype)
     folded = np.zeros(lanes, panels.dtype)
     line_sums = np.zeros((BLOCK_LINES + 1) * lanes, panels.dtype)
-    n_lines = _lines_in_block(n_features, lanes, panels.itemsize)
+    most = _most_lines(n_features, lanes, panels.itemsize)
     for pair in range(len(pairs)):
         rows, lines = pairs[pair]
+        n_rows = _even_block(edges[rows + 1] - edges[rows], BLOCK_LINES)
+        n_lines = _even_block(edges[lines + 1] - edges[lines], most)
         for line in range(edges[lines], edges[lines + 1], n_lines):
             line_end = min(line + n_lines, edges[lines + 1])
-            for row in range(edges[rows], min(edges[rows + 1], line_end), BLOCK_LINES):
-                row_end = min(row + BLOCK_LINES, edges[rows + 1], line_end)
+            for row in range(edges[rows], min(edges[rows + 1], line_end), n_rows):
+                row_end = min(row + n_rows, edges[rows + 1], line_end)
                 _add_block(
                     panels, n_features, group_cell, line_cell, cell_columns,
                     row, row_end, line, line_end, row_sums, folded, line_sums, totals, n_columns,
@@ -79,8 +81,15 @@ def add_strip_pairs(panels, n_features, group_cell, line_cell, cell_columns, edg
 
 
 @jit()
-def _lines_in_block(n_features, lanes, itemsize):  # type: ignore[no-untyped-def]
+def _most_lines(n_features, lanes, itemsize):  # type: ignore[no-untyped-def]
     return max(2, min(BLOCK_LINES, BLOCK_BYTES // (n_features * lanes * itemsize)))
+
+
+@jit()
+def _even_block(length, most):  # type: ignore[no-untyped-def]
+    """Return the length of blocks of at most `most` that leave no short one over."""
+    n_blocks = -(-length // most)
+    return -(-length // n_blocks)
 
 
 @jit()
@@ -175,7 +184,7 @@ def add_chosen_lines(  # type: ignore[no-untyped-def]
     panel = n_features * lanes
     unused = np.zeros(ROWS * lanes, panels.dtype)
     line_sums = np.zeros((BLOCK_LINES + 1) * lanes, panels.dtype)
-    n_lines = _lines_in_block(n_features, lanes, panels.itemsize)
+    n_lines = _most_lines(n_features, lanes, panels.itemsize)
     for line in range(first_line, last_line, n_lines):
         line_end = min(line + n_lines, last_line)
         pending = 0
@@ -197,37 +206,37 @@ def add_chosen_lines(  # type: ignore[no-untyped-def]
 
 
 @jit()
-def far_rows(X, mean, scale, rows, sums, sizes, edges, ratio):  # type: ignore[no-untyped-def]
+def far_rows(X, mean, scale, rows, sums, factors, edges):  # type: ignore[no-untyped-def]
     """Mark rows that are far from the mean, measured by their distances to clusters.
 
     Parameters
     ----------
     sums : array of shape (n_rows, n_columns), float64
-    sizes : array of shape (n_columns,)
-        Rows in each cluster.
-    edges : array of shape (n_segmentations + 1,)
+    factors : array of shape (n_columns,), float64
+        What a sum is to be multiplied by to become a multiple of the mean distance to the
+        cluster; infinite where there is no cluster.
+    edges : array of shape (n_segmentations + 1,), int64
         Where the columns of each segmentation start.
 
     Returns
     -------
     far : array of shape (n_rows,), bool
-        Where the distance from the mean is more than `ratio` times the second smallest mean
-        distance to a cluster, in any segmentation.
+        Where the distance from the mean is more than the second smallest of the multiples,
+        in any segmentation.
     """
     far = np.zeros(len(rows), np.bool_)
     for i in range(len(rows)):
-        sq_norm = 0.0
-        for feature in range(X.shape[1]):
-            sq_norm += (X[rows[i], feature] * scale - mean[feature]) ** 2
+        limit = np.inf
         for segmentation in range(len(edges) - 1):
             nearest = second = np.inf
             for column in range(edges[segmentation], edges[segmentation + 1]):
-                if sizes[column] > 0:
-                    distance = sums[i, column] / sizes[column]
-                    if distance < nearest:
-                        nearest, second = distance, nearest
-                    elif distance < second:
-                        second = distance
-            if sq_norm > (ratio * second) ** 2:
-                far[i] = True
+                if factors[column] < np.inf:
+                    distance = sums[i, column] * factors[column]
+                    second = min(second, max(nearest, distance))
+                    nearest = min(nearest, distance)
+            limit = min(limit, second)
+        sq_norm = 0.0
+        for feature in range(X.shape[1]):
+            sq_norm += (X[rows[i], feature] * scale - mean[feature]) ** 2
+        far[i] = sq_norm > limit**2
     return far
