@@ -113,7 +113,7 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) ->
 def _console(stream: TextIO) -> Console:
     # a pipe has no width: do not fold what another program reads
     console = Console(file=stream, highlight=False)
-    return console if console.is_terminal else Console(file=stream, highlight=False, width=120)
+    return console if console.is_terminal else Console(file=stream, highlight=False, width=160)
 
 
 def print_warnings(warnings: Iterable[str], stream: TextIO) -> None:
