@@ -18,10 +18,11 @@ from gpuseg.backends.cpu.simd import LINE_BYTES, ROWS
 #: Places are padded to whole float32 lines (which are also whole float64 lines).
 LINE = LINE_BYTES // 4
 
-#: What a pair costs beside its features, and what adding a cell's sums to one segmentation
-#: costs, both in multiply-adds; measured, and only used to choose between plans.
+#: What an ordered pair of rows costs beside its features, and what it costs to add a row's
+#: sum over a cell to one segmentation, both in multiply-adds. Measured on AVX2; they only
+#: choose between plans.
 PAIR_OVERHEAD = 8
-CELL_OVERHEAD = 4
+CELL_OVERHEAD = 50
 
 
 class Pass(NamedTuple):
