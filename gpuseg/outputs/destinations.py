@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from gpuseg.errors import SettingsError
 from gpuseg.outputs.manifest import Output as Written
+from gpuseg.outputs.model_names import check_model_name
 from gpuseg.outputs.results import (
     CLUSTER_COLUMN,
     check_names_are_free,
@@ -56,8 +57,10 @@ class Destinations:
         Raises
         ------
         SettingsError
-            If a place is malformed, or two results would go to the same one.
+            If a place or the model's name is malformed, or two results would go to one place.
         """
+        if settings.model_name is not None:
+            check_model_name(settings.model_name)
         source = _located(settings, settings.input_table)
         rows = _located(settings, settings.output_table)
         owner = rows or source
