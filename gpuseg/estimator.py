@@ -24,7 +24,10 @@ from gpuseg.records import Array, no_progress
 
 
 class KSweep(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator  # type: ignore[misc]
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    ClusterMixin,
+    BaseEstimator,  # type: ignore[misc]
 ):
     """k-means with the number of clusters that has the highest mean silhouette.
 
