@@ -24,9 +24,9 @@ from gpuseg.records import Array, no_progress
 
 
 class KSweep(
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    ClusterMixin,
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    ClusterMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
 ):
     """k-means with the number of clusters that has the highest mean silhouette.
