@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,8 @@ class Destinations:
         Raises
         ------
         SettingsError
-            If a place or the model's name is malformed, or two results would go to one place.
+            If a place or the model's name is malformed, two results would go to one place, or
+            one would overwrite the input (only the rows may, in place).
         """
         if settings.model_name is not None:
             check_model_name(settings.model_name)
@@ -69,7 +71,9 @@ class Destinations:
             for table, parameter in EXPORTS.items()
         }
         found = {table: place for table, place in exports.items() if place is not None}
-        _refuse_collisions({"output_table": rows} | {EXPORTS[t]: p for t, p in found.items()})
+        places = {"output_table": rows} | {EXPORTS[t]: p for t, p in found.items()}
+        _refuse_collisions(places)
+        _refuse_to_overwrite_input(places, source, settings)
         return cls(settings=settings, source=source, rows=rows, exports=found)
 
     def accept(self, table: Table) -> Table:
@@ -160,3 +164,41 @@ def _refuse_collisions(located: Mapping[str, Location | None]) -> None:
                 "result a place of its own"
             )
         taken[place.place] = parameter
+
+
+def _refuse_to_overwrite_input(
+    places: Mapping[str, Location | None], source: Location | None, settings: Settings
+) -> None:
+    """Refuse every output that would destroy what is read.
+
+    The rows may replace the very table they were read from, because they carry all of its
+    columns; an export never may, and nothing may go into a folder that is read.
+    """
+    for parameter, place in places.items():
+        if place is None:
+            continue
+        in_place = source is not None and place.place == source.place
+        if source is not None and not (in_place and parameter == "output_table"):
+            endangered = place.overlaps(source)
+        else:
+            endangered = settings.input_query is not None and _is_named_in(
+                settings.input_query, place
+            )
+            # rows that are added to a table do not harm it
+            endangered = endangered and not (parameter == "output_table" and settings.appends)
+        if endangered:
+            read = source.display if source is not None else "what the query reads"
+            raise SettingsError(
+                f"{parameter} '{place.display}' would overwrite the input ({read}); give it "
+                "another place"
+            )
+
+
+def _is_named_in(query: str, place: Location) -> bool:
+    """Whether a query seems to read a place; rather too often than once too seldom."""
+    if not place.in_warehouse:
+        return place.path.name.casefold() in query.casefold()
+    words = [place.table] if place.schema.casefold() == "main" else [place.schema, place.table]
+    return all(
+        re.search(rf"(?<!\w){re.escape(word)}(?!\w)", query, re.IGNORECASE) for word in words
+    )

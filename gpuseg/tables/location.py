@@ -63,6 +63,15 @@ class Location:
         """The same for all ways to name the same table."""
         return self.path.resolve(), self.schema.lower(), self.table.lower()
 
+    def overlaps(self, other: Location) -> bool:
+        """Whether writing to one changes the other: the same table, or one inside the other."""
+        if self.place == other.place:
+            return True
+        if self.in_warehouse or other.in_warehouse:
+            return False
+        here, there = self.path.resolve(), other.path.resolve()
+        return here in there.parents or there in here.parents
+
     @property
     def in_warehouse(self) -> bool:
         """Whether it is a table (or all) of a warehouse."""
