@@ -15,12 +15,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
 from gpuseg import __version__
-from gpuseg.errors import GpusegError, SettingsError
+from gpuseg.errors import GpusegError, SettingsError, SinkError
+from gpuseg.interrupts import after_publishing
+from gpuseg.redaction import redact_text
 from gpuseg.settings import PARAMETERS, Settings, base_type, resolve
 
 if TYPE_CHECKING:
@@ -64,13 +66,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             command(**options)
         except GpusegError as error:
             _fail(str(error), error.exit_code, debug)
-        except KeyboardInterrupt:
-            _fail("interrupted; nothing was published", INTERRUPTED, debug)
-        except BrokenPipeError:
-            # whoever read our output (head, less) has left: no error of ours, but
-            # Python would complain once more when it closes stdout
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
+        except KeyboardInterrupt as interrupt:
+            _fail(str(interrupt) or "interrupted; nothing was published", INTERRUPTED, debug)
         except MemoryError:
             _fail("out of memory; `gpuseg plan` says what each stage needs", 4, debug)
         except typer.Exit:
@@ -162,13 +159,34 @@ def _resolve(given: Mapping[str, Any], config: Path | None) -> Settings:
 def _fail(message: str, exit_code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    sys.stderr.write(f"gpuseg: {message}\n")
+    # the rooms keep credentials out of their messages; this is for what they overlook
+    sys.stderr.write(f"gpuseg: {redact_text(message)}\n")
     raise typer.Exit(exit_code)
 
 
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str) + "\n")
-    sys.stdout.flush()
+def _emit(show: Callable[[TextIO], Any]) -> None:
+    """Write a command's result to stdout, all of it now.
+
+    Raises
+    ------
+    SinkError
+        If stdout takes no more; whoever merely stopped reading (head, less) is no error.
+    """
+    try:
+        show(sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would complain once more when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise SinkError(
+                f"the work is done, but its result could not be printed: {error.strerror}"
+            ) from error
+
+
+def _emit_json(value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    _emit(lambda out: out.write(f"{text}\n"))
 
 
 def _watcher(quiet: bool) -> Watcher | None:
@@ -177,16 +195,17 @@ def _watcher(quiet: bool) -> Watcher | None:
     return None if quiet else Watcher(sys.stderr)
 
 
-def _show(result: Segmentation, as_json: bool, quiet: bool) -> None:
+def _show(result: Segmentation, settings: Settings, as_json: bool) -> None:
     from gpuseg.outputs.conclusion import summary
     from gpuseg.terminal import print_segmentation, print_warnings
 
-    if not quiet:
-        print_warnings(result.warnings, sys.stderr)
-    if as_json:
-        _print_json(summary(result))
-    else:
-        print_segmentation(result, sys.stdout)
+    print_warnings(result.warnings, sys.stderr)
+    hide = settings.hide_table_contents
+    with after_publishing():
+        if as_json:
+            _emit_json(summary(result))
+        else:
+            _emit(lambda out: print_segmentation(result, out, hide_table_contents=hide))
 
 
 # -- commands ------------------------------------------------------------------------
@@ -214,7 +233,7 @@ def run(settings: Settings, *, as_json: AsJson = False, quiet: Quiet = False) ->
     """Segment a table: read, prepare, sweep, choose, explain, publish."""
     from gpuseg import pipeline
 
-    _show(pipeline.run(settings, observer=_watcher(quiet)), as_json, quiet)
+    _show(pipeline.run(settings, observer=_watcher(quiet)), settings, as_json)
 
 
 @app.command()
@@ -226,7 +245,7 @@ def assign(settings: Settings, *, as_json: AsJson = False, quiet: Quiet = False)
 
     if settings.output_table is None:
         raise SettingsError("nowhere to put the rows: give --output-table (db.table or a file)")
-    _show(pipeline.assign(settings, observer=_watcher(quiet)), as_json, quiet)
+    _show(pipeline.assign(settings, observer=_watcher(quiet)), settings, as_json)
 
 
 @app.command()
@@ -239,9 +258,9 @@ def plan(settings: Settings, *, as_json: AsJson = False) -> None:
 
     planned = make_plan(settings)
     if as_json:
-        _print_json(planned.as_dict())
+        _emit_json(planned.as_dict())
     else:
-        print_plan(planned, sys.stdout)
+        _emit(lambda out: print_plan(planned, out))
 
 
 @app.command()
@@ -259,11 +278,11 @@ def load(
 
     loaded = pipeline.load(file, table, settings)
     if as_json:
-        _print_json({"table": table, "n_rows": loaded.n_rows, "notes": list(loaded.notes)})
+        _emit_json({"table": table, "n_rows": loaded.n_rows, "notes": list(loaded.notes)})
         return
     for note in loaded.notes:
         sys.stderr.write(f"{note}\n")
-    sys.stdout.write(f"{loaded.n_rows:,} rows in {table}\n")
+    _emit(lambda out: out.write(f"{loaded.n_rows:,} rows in {table}\n"))
 
 
 @models_app.command("list")
@@ -276,9 +295,9 @@ def models_list(settings: Settings, *, as_json: AsJson = False) -> None:
 
     entries = list_models(Path(settings.runs_dir))
     if as_json:
-        _print_json([describe_entry(entry) for entry in entries])
+        _emit_json([describe_entry(entry) for entry in entries])
     else:
-        print_models(entries, sys.stdout)
+        _emit(lambda out: print_models(entries, out))
 
 
 @models_app.command("show")
@@ -296,9 +315,9 @@ def models_show(
 
     facts = describe(load_model(Path(settings.runs_dir), name))
     if as_json:
-        _print_json(facts)
+        _emit_json(facts)
     else:
-        print_model(facts, sys.stdout)
+        _emit(lambda out: print_model(facts, out))
 
 
 @app.command()
@@ -310,9 +329,9 @@ def doctor(*, as_json: AsJson = False) -> None:
 
     found = examine()
     if as_json:
-        _print_json(found.as_dict())
+        _emit_json(found.as_dict())
     else:
-        print_examination(found, sys.stdout)
+        _emit(lambda out: print_examination(found, out))
     if not found.healthy:
         raise typer.Exit(GpusegError.exit_code)
 

@@ -82,14 +82,14 @@ class SinkError(GpusegError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known word, or nothing.
+    """Return ``" (did you mean 'x'?)"`` for the nearest known word, or nothing.
 
     Examples
     --------
     >>> did_you_mean("amout", ["amount", "age"])
-    "; did you mean 'amount'?"
+    " (did you mean 'amount'?)"
     >>> did_you_mean("zzz", ["amount"])
     ''
     """
     nearest = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{nearest[0]}'?" if nearest else ""
+    return f" (did you mean '{nearest[0]}'?)" if nearest else ""

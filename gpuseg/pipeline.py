@@ -15,6 +15,7 @@ from gpuseg.explain.explain import explain
 from gpuseg.explain.rule_columns import rule_columns
 from gpuseg.explain.rules import find_rules
 from gpuseg.features import FeatureSettings, prepare, prepare_again
+from gpuseg.interrupts import after_publishing
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
@@ -74,7 +75,8 @@ def run(
     with stages.stage("publish") as stage:
         result = keep_run(result, table, settings, destinations)
         stage.detail = destinations.summary
-    record_costs(result)
+    with after_publishing():
+        record_costs(result)
     return result
 
 

@@ -54,7 +54,9 @@ class Settings:
     min_clusters: int = _parameter(2, "Smallest number of clusters to try.", low=2)
     max_clusters: int = _parameter(9, "Largest number of clusters to try.", low=2)
     num_clusters: int | None = _parameter(
-        None, "Exactly this many clusters; overrides the search.", low=2
+        None,
+        "This many clusters, or as many as there are different rows; overrides the search.",
+        low=2,
     )
     ignore_columns: tuple[str, ...] = _parameter(
         ("time",), "Columns that are not used for clustering (comma-separated)."
@@ -69,7 +71,7 @@ class Settings:
         None, "Also write mean SHAP values per cluster and column: [db.]table or a file."
     )
     hide_table_contents: bool = _parameter(
-        False, "Leave values and category texts of the table out of the report."
+        False, "Leave values and category texts out of the report and the printed result."
     )
     audience_name: str | None = _parameter(
         None, "Treasure Data master segment; with --foreign-key and --rowid-column."
@@ -109,7 +111,9 @@ class Settings:
         low=2,
     )
     min_cluster_share: float = _parameter(
-        0.0, "Only choose a k whose smallest cluster holds at least this share of rows.", low=0.0
+        0.0,
+        "Prefer every k whose smallest cluster holds this share of rows, if there is one.",
+        low=0.0,
     )
     export_profiles: str | None = _parameter(
         None, "Also write what each segment looks like: [db.]table or a file."

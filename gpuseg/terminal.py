@@ -110,10 +110,17 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) ->
     return table
 
 
+class _Console(Console):
+    """A console that leaves it to `cli.py` what a closed pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        """Say so, instead of ending the process with exit code 1."""
+        raise BrokenPipeError
+
+
 def _console(stream: TextIO) -> Console:
     # a pipe has no width: do not fold what another program reads
-    console = Console(file=stream, highlight=False)
-    return console if console.is_terminal else Console(file=stream, highlight=False, width=160)
+    return _Console(file=stream, highlight=False, width=None if stream.isatty() else 160)
 
 
 def print_warnings(warnings: Iterable[str], stream: TextIO) -> None:
@@ -121,13 +128,18 @@ def print_warnings(warnings: Iterable[str], stream: TextIO) -> None:
     stream.writelines(f"warning: {warning}\n" for warning in warnings)
 
 
-def print_segmentation(result: Segmentation, stream: TextIO) -> None:
-    """Print k against silhouette, the sizes and the strongest features of each segment."""
+def print_segmentation(
+    result: Segmentation, stream: TextIO, *, hide_table_contents: bool = False
+) -> None:
+    """Print k against silhouette, the sizes and the strongest features of each segment.
+
+    The k scores of rows that were only placed are those of another table: left out.
+    """
     console = _console(stream)
-    if result.k_scores.num_rows:
+    if result.explanation is not None:
         console.print(_k_table(result.k_scores.to_pylist()))
         console.print()
-    console.print(_segment_table(result))
+    console.print(_segment_table(result, hide_table_contents))
     console.print()
     console.print(Text(result.reason))
     places = (
@@ -161,9 +173,9 @@ def _with_error(value: float, stderr: float) -> str:
     return f"{value:.4f}" if stderr == 0 else f"{value:.4f} ± {stderr:.4f}"
 
 
-def _segment_table(result: Segmentation) -> RichTable:
+def _segment_table(result: Segmentation, hide_table_contents: bool) -> RichTable:
     n_rows = len(result.labels)
-    tops = _top_features(result)
+    tops = _top_features(result, hide_table_contents)
     rows = (
         (cluster, f"{size:,}", f"{size / n_rows:.1%}", tops.get(cluster, ""))
         for cluster, size in enumerate(result.cluster_sizes)
@@ -172,12 +184,12 @@ def _segment_table(result: Segmentation) -> RichTable:
     return _table("Segments", names if tops else names[:3], rows if tops else (r[:3] for r in rows))
 
 
-def _top_features(result: Segmentation) -> dict[int, str]:
-    """Return the top features of each cluster: ↑ pushes towards it, with what it looks like."""
+def _top_features(result: Segmentation, hide_table_contents: bool) -> dict[int, str]:
+    """Return the top features of each cluster, and unless hidden what they look like."""
     if result.explanation is None:
         return {}
     looks = {
-        (row["cluster_id"], row["feature"]): _look(row)
+        (row["cluster_id"], row["feature"]): "" if hide_table_contents else _look(row)
         for row in result.explanation.profiles.to_pylist()
     }
     tops: dict[int, list[str]] = {}

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "gpuseg"
 
 #: Who may import whom: a room imports from its own line or from lines above.
 LAYERS = [
-    {"errors"},
+    {"errors", "interrupts", "redaction"},
     {"records"},
     {"settings", "config", "stages", "tables", "backends"},
     {"features", "clustering"},

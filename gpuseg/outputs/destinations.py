@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,8 +100,13 @@ class Destinations:
             check_output(place, pa.schema([(CLUSTER_COLUMN, pa.int32())]))
         return table
 
-    def publish(self, result: Segmentation) -> None:
+    def publish(self, result: Segmentation, then: Callable[[], None] | None = None) -> None:
         """Write every result that was asked for to its place; all of them, or none.
+
+        Parameters
+        ----------
+        then
+            Called when they have appeared; no Ctrl-C comes between.
 
         Raises
         ------
@@ -112,7 +117,7 @@ class Destinations:
         outputs = [Output(place, tables[name]) for name, place in self.exports.items()]
         if self.rows is not None:
             outputs.append(Output(self.rows, result.table, append=self.settings.appends))
-        publish(outputs)
+        publish(outputs, then=then)
 
     def written(self, result: Segmentation) -> list[Written]:
         """Return what `publish` writes, for the manifest."""

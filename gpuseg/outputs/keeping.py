@@ -64,13 +64,20 @@ def keep_run(
             output_table=_rows_place(folder, destinations),
         )
         _fill(folder, result, table, settings, destinations)
-        folder.complete()
+        published = False
+
+        def make_current() -> None:
+            nonlocal published
+            published = True  # from here on the run folder describes tables that are there
+            promote(runs_dir, result.model_name, folder.run_id)
+
         try:
-            destinations.publish(result)
+            folder.complete()
+            destinations.publish(result, then=make_current)
         except BaseException:
-            shutil.rmtree(folder.path, ignore_errors=True)
+            if not published:
+                shutil.rmtree(folder.path, ignore_errors=True)
             raise
-        promote(runs_dir, result.model_name, folder.run_id)
     return result
 
 

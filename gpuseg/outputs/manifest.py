@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import gpuseg
 from gpuseg.outputs.json_safe import json_safe
-from gpuseg.outputs.redaction import redact, redact_settings
 from gpuseg.records import StageCost
+from gpuseg.redaction import redact, redact_settings
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1

@@ -25,7 +25,7 @@ from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.json_safe import json_safe
 from gpuseg.outputs.model_files import HostArray, damaged, read_model_files, write_model_files
 from gpuseg.outputs.model_names import RUN_ID, check_run_id, model_folder, refuse_link
-from gpuseg.outputs.redaction import redact, redact_settings
+from gpuseg.redaction import redact, redact_settings
 
 MODEL_FOLDER = "model"
 CHAMPION = "champion.json"
@@ -259,8 +259,8 @@ def _problem_with(centroids: HostArray, n_clusters: int) -> str:
 
 def _no_champion_in(path: Path) -> str:
     return (
-        f"'{path}' is damaged: it does not name a run; choose the current model again with "
-        "'gpuseg models promote'"
+        f"'{path}' is damaged: it does not name a run; fit the model again "
+        "('gpuseg run --model-name' with its name)"
     )
 
 

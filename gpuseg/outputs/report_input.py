@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuseg.outputs.redaction import redact, redact_settings, redact_text
 from gpuseg.outputs.wording import without_values
 from gpuseg.records import Segmentation, StageCost
+from gpuseg.redaction import redact, redact_settings, redact_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -108,6 +108,7 @@ def locate(
     """
     if not argument.strip() or "\0" in argument:
         raise SettingsError(f"a table's name is empty or holds a null character; {_BOTH_FORMS}")
+    _refuse_address(argument)
     path = Path(argument).expanduser()
     suffix = format_suffix(path.name)
     if argument.endswith("/") or _is(path.is_dir):
@@ -125,6 +126,16 @@ def locate_warehouse(warehouse: str | None = None) -> Location:
     """Return the warehouse as a whole, to run ``--input-query`` in."""
     kind, path = _system(warehouse or DEFAULT_WAREHOUSE)
     return Location(kind, f"query in {kind}:{path}", path)
+
+
+def _refuse_address(argument: str) -> None:
+    """Refuse what is no path without repeating it: an address may hold a password."""
+    scheme, sign, _rest = argument.partition("://")
+    if sign:
+        raise SettingsError(
+            f"an address ('{scheme[:20]}://…') is no table that gpuseg reads or writes; "
+            f"{_BOTH_FORMS}"
+        )
 
 
 def _is(question: Callable[[], bool]) -> bool:
@@ -184,4 +195,7 @@ def _system(warehouse: str) -> tuple[str, Path]:
         )
     if not rest or rest.startswith(":"):
         raise SettingsError(f"'{warehouse}' names no database file; write duckdb:PATH")
+    if "?" in rest or "://" in rest or rest.startswith(("md:", "motherduck:")):
+        # not repeated either: such options carry tokens
+        raise SettingsError("the DuckDB warehouse is a local file without options: duckdb:PATH")
     return system, Path(rest).expanduser()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gpuseg.errors import SettingsError, SinkError
+from gpuseg.interrupts import interrupts_held
 from gpuseg.tables import files
 from gpuseg.tables.agreement import check_agreement
 from gpuseg.tables.location import Location
@@ -40,7 +41,7 @@ class Output(NamedTuple):
     append: bool = False
 
 
-def publish(outputs: Sequence[Output]) -> None:
+def publish(outputs: Sequence[Output], *, then: Callable[[], None] | None = None) -> None:
     """Write tables so that all of them appear, or none.
 
     Parameters
@@ -64,7 +65,10 @@ def publish(outputs: Sequence[Output]) -> None:
         for position, output in enumerate(outputs):
             reached(f"stage {position}")
             stage.add(output)
-        stage.swap()
+        with interrupts_held():
+            stage.swap()
+            if then is not None:
+                then()
 
 
 def check_output(location: Location, schema: pa.Schema, *, append: bool = False) -> None:

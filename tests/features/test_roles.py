@@ -137,7 +137,7 @@ def test_ignored_columns():
     found, warnings = decisions({"age": MEASURED, "b": WORDS}, ignore_columns=("agee", "b"))
     assert found["b"].role == "ignored"
     assert warnings == (
-        "ignore_columns names 'agee', which is not a column of orders; did you mean 'age'?",
+        "ignore_columns names 'agee', which is not a column of orders (did you mean 'age'?)",
     )
     found, _ = decisions({"time": MEASURED}, numeric_columns=("time",))
     assert found["time"].decision == "kept"

@@ -75,3 +75,27 @@ def test_other_warehouses_are_refused_without_their_password(warehouse):
         locate("a.b", warehouse=warehouse)
     assert "secret" not in str(caught.value)
     assert "duckdb:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "argument", ["td://apikey:SECRET123@x", "s3://k:SECRET123@b/x.csv", "https://u:SECRET123@h/a.b"]
+)
+def test_an_address_is_refused_without_being_repeated(argument):
+    with pytest.raises(SettingsError, match="an address") as refused:
+        locate(argument)
+    assert "SECRET123" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "warehouse",
+    [
+        "duckdb:md:?motherduck_token=SECRET123",
+        "duckdb:md:SECRET123",
+        "duckdb:nodir/x.db?password=SECRET123",
+        "postgresql://u:SECRET123@h/db",
+    ],
+)
+def test_a_warehouse_with_credentials_is_refused_without_repeating_them(warehouse):
+    with pytest.raises(SettingsError) as refused:
+        locate("a.b", warehouse=warehouse)
+    assert "SECRET123" not in str(refused.value)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuseg.outputs.redaction import redact_settings, redact_text
+from gpuseg.redaction import redact_settings, redact_text
 
 SECRET = "Zx9-s3cret"
 
