@@ -218,7 +218,7 @@ def _decision(plan: ColumnPlan, fitted: _Column | None) -> ColumnDecision:
 
 def _nothing_to_use(table: Table, decisions: tuple[ColumnDecision, ...]) -> str:
     if table.n_rows == 1:
-        return f"{table.name} has 1 row; at least two different rows are needed to segment"
+        return f"{table.name} has 1 row; two clusters need at least three, two of them different"
     reasons = [f"'{d.column}' ({d.role}): {d.reason}" for d in decisions[:5]]
     more = f"; and {len(decisions) - 5:,} more" if len(decisions) > 5 else ""
     return (

@@ -12,7 +12,7 @@ from gpuseg.errors import DataError
     [
         ({"a": pa.array([], pa.int64())}, "has no rows"),
         ({}, "has no rows"),
-        ({"a": [1], "b": ["x"]}, "has 1 row; at least two different rows"),
+        ({"a": [1], "b": ["x"]}, "has 1 row; two clusters need at least three"),
         ({"a": [1, 1, 1], "b": ["x"] * 3}, "no column of orders can be used: 'a' .constant.: the"),
         ({"a": [None, None]}, "'a' .empty.: no value in 2 rows"),
         ({"id": [1, 2, 3]}, "Name columns in --numeric-columns"),
