@@ -190,7 +190,9 @@ def _file_errors(location: Location) -> Iterator[None]:
     except EOFError:
         raise DataError(f"'{name}' ends too early; it is damaged") from None
     except OSError as error:
-        said = error.strerror or str(error).partition("\n")[0]
-        raise SourceError(f"'{name}' cannot be read: {said}") from None
+        if error.errno is None:  # the contents are at fault, not the system
+            said = str(error).partition("\n")[0]
+            raise DataError(f"'{name}' is damaged: {said}; get the file anew") from None
+        raise SourceError(f"'{name}' cannot be read: {error.strerror}") from None
     except pa.ArrowException as error:
         raise DataError(f"'{name}' is not readable: {type(error).__name__}") from None

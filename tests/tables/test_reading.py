@@ -230,3 +230,13 @@ def test_progress_ends_at_one():
         read(place, progress=seen.append)
         assert seen == sorted(seen)
         assert seen[-1] == 1.0
+
+
+def test_a_truncated_gzip_file_is_damaged_not_out_of_reach(tmp_path):
+    import gzip
+
+    path = tmp_path / "cut.csv.gz"
+    whole = gzip.compress(b"".join(b"%d,%d\n" % (i, i * i % 977) for i in range(20_000)))
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="is damaged"):
+        read_table(locate(str(path)))
