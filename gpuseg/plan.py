@@ -188,9 +188,7 @@ def _mebibytes(n_bytes: int) -> str:
 
 
 def _warnings(seen: TableSummary, trial_rows: int) -> tuple[str, ...]:
-    found = [
-        f"times are extended from trials on the first {trial_rows:,} rows; a guide, no promise"
-    ]
+    found = [f"times are extended from trials on the first {trial_rows:,} rows: a guide only"]
     if trial_rows < seen.n_rows:
         found.append("columns were judged by the first rows; the whole table may decide otherwise")
     if not seen.rows_exact:

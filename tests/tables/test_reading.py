@@ -233,8 +233,6 @@ def test_progress_ends_at_one():
 
 
 def test_a_truncated_gzip_file_is_damaged_not_out_of_reach(tmp_path):
-    import gzip
-
     path = tmp_path / "cut.csv.gz"
     whole = gzip.compress(b"".join(b"%d,%d\n" % (i, i * i % 977) for i in range(20_000)))
     path.write_bytes(whole[: len(whole) // 2])
