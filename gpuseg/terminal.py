@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from gpuseg.outputs.wording import number
+from gpuseg.outputs.wording import apart, day
 
 if TYPE_CHECKING:
     from gpuseg.doctor import Examination
@@ -207,7 +207,10 @@ def _look(profile: dict[str, Any]) -> str:
     if profile["mean"] is None or profile["overall_mean"] is None:
         return ""
     arrow = "↑" if profile["mean"] > profile["overall_mean"] else "↓"
-    return f" {arrow} ({number(profile['mean'])}, all {number(profile['overall_mean'])})"
+    if profile["kind"] == "datetime":
+        return f" {arrow} ({day(profile['mean'])}, all {day(profile['overall_mean'])})"
+    own, overall = apart(profile["mean"], profile["overall_mean"])
+    return f" {arrow} ({own}, all {overall})"
 
 
 def print_plan(plan: Plan, stream: TextIO) -> None:

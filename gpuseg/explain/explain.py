@@ -19,6 +19,7 @@ from gpuseg.records import (
     ShapMeans,
     Table,
     no_progress,
+    part,
 )
 
 #: Work that SHAP may take, in rows x leaves x depth x classes. A fixed number, not a time:
@@ -67,35 +68,22 @@ def explain(
     Explanation
         Its notes say how well the forest knows the clusters and which rows were explained.
     """
-    labels = choice.fit.labels
-    host_labels = np.asarray(backend.to_host(labels))
-    forest = backend.forest(
-        features.encoded,
-        labels,
-        choice.n_clusters,
-        n_trees=n_trees,
-        max_depth=max_depth,
-        max_rows=max_forest_rows,
-        random_state=random_state,
-        progress=lambda part: progress(FOREST_PART * part),
-    )
-    rows = _rows_to_explain(forest, host_labels, choice.n_clusters, max_depth)
-    shap = backend.shap_means(
-        forest,
-        features.encoded,
-        labels,
-        backend.to_host(features.column_of),
-        len(features.columns),
-        rows=rows,
-        progress=lambda part: progress(FOREST_PART + SHAP_PART * part),
-    )
+    host_labels = np.asarray(backend.to_host(choice.fit.labels))
     done = FOREST_PART + SHAP_PART
+    forest, shap = _forest_and_shap(
+        backend,
+        features,
+        choice,
+        host_labels,
+        (n_trees, max_depth, max_forest_rows, random_state),
+        part(progress, 0.0, done),
+    )
     profile_table = profiles(
         features,
         table,
         host_labels,
         choice.n_clusters,
-        progress=lambda part: progress(done + (1 - done) * part),
+        progress=part(progress, done, 1.0),
     )
     return Explanation(
         feature_importance=_importance_table(forest, features),
@@ -106,6 +94,39 @@ def explain(
         notes=_notes(forest, shap, len(host_labels)),
         warnings=_warnings(forest, shap),
     )
+
+
+def _forest_and_shap(
+    backend: Backend,
+    features: FeatureMatrix,
+    choice: Choice,
+    host_labels: np.ndarray,
+    growth: tuple[int, int, int, int],
+    progress: Progress,
+) -> tuple[Forest, ShapMeans]:
+    """Grow the forest (trees, depth, rows, seed), and reduce its SHAP values to means."""
+    n_trees, max_depth, max_rows, random_state = growth
+    share = FOREST_PART / (FOREST_PART + SHAP_PART)
+    forest = backend.forest(
+        features.encoded,
+        choice.fit.labels,
+        choice.n_clusters,
+        n_trees=n_trees,
+        max_depth=max_depth,
+        max_rows=max_rows,
+        random_state=random_state,
+        progress=part(progress, 0.0, share),
+    )
+    shap = backend.shap_means(
+        forest,
+        features.encoded,
+        choice.fit.labels,
+        backend.to_host(features.column_of),
+        len(features.columns),
+        rows=_rows_to_explain(forest, host_labels, choice.n_clusters, max_depth),
+        progress=part(progress, share, 1.0),
+    )
+    return forest, shap
 
 
 def _rows_to_explain(

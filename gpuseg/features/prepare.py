@@ -72,19 +72,9 @@ def prepare(
         projected = fit_projection(backend, encoded, settings.dimension_reduction_threshold)
         encoder = Encoder(encoder.columns, projected.projection)
         warnings += projected.notes
-    X = encoder.project(backend, encoded)
+    matrix = _feature_matrix(backend, encoder, encoded, order, decisions, warnings)
     progress(1.0)
-    return FeatureMatrix(
-        X=X,
-        encoded=encoded,
-        encoded_names=encoder.feature_names,
-        columns=encoder.column_names,
-        column_of=encoder.column_of,
-        decisions=decisions,
-        order=order,
-        encoder=encoder,
-        warnings=tuple(warnings),
-    )
+    return matrix
 
 
 def encode_features(
@@ -150,6 +140,17 @@ def prepare_again(
         else ColumnDecision(name, "ignored", "dropped", "the stored model does not use it")
         for name in table.arrow.column_names
     )
+    return _feature_matrix(backend, encoder, encoded, order, decisions, warnings)
+
+
+def _feature_matrix(
+    backend: Backend,
+    encoder: Encoder,
+    encoded: Array,
+    order: Any,
+    decisions: tuple[ColumnDecision, ...],
+    warnings: list[str],
+) -> FeatureMatrix:
     return FeatureMatrix(
         X=encoder.project(backend, encoded),
         encoded=encoded,

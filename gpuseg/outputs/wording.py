@@ -25,6 +25,22 @@ def number(value: float | None) -> str:
     return f"{value:.2e}"
 
 
+def apart(value: float, other: float) -> tuple[str, str]:
+    """Write two numbers with as many digits as it takes to tell them apart.
+
+    Examples
+    --------
+    >>> apart(-21.5312, -21.4979), apart(2.0, 9.0), apart(1.5, 1.5)
+    (('-21.53', '-21.5'), ('2', '9'), ('1.5', '1.5'))
+    """
+    texts = number(value), number(other)
+    digits = 4
+    while texts[0] == texts[1] and value != other and digits <= 12:
+        texts = f"{value:,.{digits}g}", f"{other:,.{digits}g}"
+        digits += 1
+    return texts
+
+
 def day(days: float | None) -> str:
     """Write a date that is given as days since 1970-01-01.
 

@@ -167,29 +167,30 @@ def add_tile(
         line_sums,
         line_sums_offset,
     )
+    return signature, _generate_tile
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kinds = signature.args
-        lines = _Lines(context, builder, kinds[0])
-        rows = lines.pointer(kinds[0], args[0], args[1])
-        line = lines.pointer(kinds[2], args[2], args[3])
-        # maxnum turns the NaN of a padding point into 0
-        distances = [
-            lines.call("sqrt", lines.call("maxnum", squares, lines.zero))
-            for squares in _sq_distances(lines, rows, line, args[4])
-        ]
-        row_totals = lines.pointer(kinds[5], args[5], ir.Constant(_INT64, 0))
-        for row, distance in enumerate(distances):
-            place = lines.at(row_totals, row * lines.lanes)
-            lines.store(builder.fadd(lines.load(place), distance), place)
-        place = lines.pointer(kinds[6], args[6], args[7])
-        over_rows = builder.fadd(
-            builder.fadd(distances[0], distances[1]), builder.fadd(distances[2], distances[3])
-        )
-        lines.store(builder.fadd(lines.load(place), over_rows), place)
-        return context.get_dummy_value()
 
-    return signature, generate
+def _generate_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """Emit the code of `add_tile`."""
+    kinds = signature.args
+    lines = _Lines(context, builder, kinds[0])
+    rows = lines.pointer(kinds[0], args[0], args[1])
+    line = lines.pointer(kinds[2], args[2], args[3])
+    # maxnum turns the NaN of a padding point into 0
+    distances = [
+        lines.call("sqrt", lines.call("maxnum", squares, lines.zero))
+        for squares in _sq_distances(lines, rows, line, args[4])
+    ]
+    row_totals = lines.pointer(kinds[5], args[5], ir.Constant(_INT64, 0))
+    for row, distance in enumerate(distances):
+        place = lines.at(row_totals, row * lines.lanes)
+        lines.store(builder.fadd(lines.load(place), distance), place)
+    place = lines.pointer(kinds[6], args[6], args[7])
+    over_rows = builder.fadd(
+        builder.fadd(distances[0], distances[1]), builder.fadd(distances[2], distances[3])
+    )
+    lines.store(builder.fadd(lines.load(place), over_rows), place)
+    return context.get_dummy_value()
 
 
 @intrinsic
