@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuseg.backends.base import Backend
-from gpuseg.clustering.seeding import kmeans_plus_plus
+from gpuseg.clustering.seeding import Seeder
 from gpuseg.errors import DataError, SettingsError
 from gpuseg.records import Array, KMeansFit, Progress, no_progress
 
@@ -187,16 +187,16 @@ def _search(
 ) -> tuple[dict[int, list[KMeansFit]], dict[int, list[KMeansFit]]]:
     """Look for good runs of every k on samples; return the restarts, and what came of them."""
     sample = X[: LEVELS[0]]
-    rows = backend.to_host(sample)
-    sequences = [kmeans_plus_plus(rows, ks[-1], rng) for _ in range(n_init)]
+    seeder = Seeder(backend.to_host(sample), ks[-1], rng)
+    sequences = [seeder.sequence(ks[-1]) for _ in range(n_init)]
     starts = {k: [sequence[:k] for sequence in sequences] for k in ks}
     restarts = _lloyd_by_k(backend, sample, starts, limits, _part(progress, 0.0, 0.5))
-    found = _improve(backend, sample, rows, restarts, limits, rng)
+    found = _improve(backend, sample, seeder, restarts, limits, rng)
     for level in LEVELS[1:]:
         if len(sample) < len(X):
             sample = X[:level]
             found = _lloyd_by_k(backend, sample, _finalists(backend, found), limits, no_progress)
-            found = _improve(backend, sample, rows, found, limits, rng)
+            found = _improve(backend, sample, seeder, found, limits, rng)
     return restarts, found
 
 
@@ -221,7 +221,7 @@ def _best(fits: Sequence[KMeansFit]) -> KMeansFit:
 def _improve(
     backend: Backend,
     X: Array,
-    rows: Any,
+    seeder: Seeder,
     found: Mapping[int, list[KMeansFit]],
     limits: Mapping[str, Any],
     rng: np.random.Generator,
@@ -230,7 +230,7 @@ def _improve(
     found, failures = dict(found), 0
     patience = min(MAX_PATIENCE, max(1, PATIENCE_ROWS // len(X)))
     for _ in range(4 * patience):
-        starts = _neighbouring_starts(backend, X, rows, found, rng)
+        starts = _neighbouring_starts(backend, X, seeder, found, rng)
         fits = _lloyd_by_k(backend, X, starts, limits, no_progress)
         better = any(_is_better(fits[k], found[k]) for k in found)
         found = {k: found[k] + fits[k] for k in found}
@@ -262,7 +262,7 @@ def _finalists(backend: Backend, found: Mapping[int, Sequence[KMeansFit]]) -> di
 def _neighbouring_starts(
     backend: Backend,
     X: Array,
-    rows: Any,
+    seeder: Seeder,
     found: Mapping[int, Sequence[KMeansFit]],
     rng: np.random.Generator,
 ) -> dict[int, list[Any]]:
@@ -274,7 +274,7 @@ def _neighbouring_starts(
     for k in best:
         smaller = [centroids[k - 1]] if k - 1 in best else []
         smaller += [fewer[k], np.delete(centroids[k], rng.integers(k), axis=0)] if k > 1 else []
-        starts[k] = [kmeans_plus_plus(rows, k, rng, centroids=c) for c in smaller]
+        starts[k] = [seeder.sequence(k, centroids=c) for c in smaller]
         starts[k] += [fewer[k + 1]] if k + 1 in fewer else []
     return starts
 

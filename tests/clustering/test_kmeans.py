@@ -14,10 +14,10 @@ from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
 
 from gpuseg.backends.cpu.lloyd import assign, lloyd
-from gpuseg.backends.cpu.nearest import TILE
+from gpuseg.backends.cpu.nearest_lines import TILE
 from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.clustering.kmeans import adjusted_rand, count_distinct_rows, sweep_kmeans
-from gpuseg.clustering.seeding import kmeans_plus_plus
+from gpuseg.clustering.seeding import Seeder
 from gpuseg.errors import DataError, SettingsError, ShapeError
 from gpuseg.records import no_progress
 
@@ -240,14 +240,15 @@ def test_centroids_of_another_width_are_refused():
 
 def test_a_sequence_visits_every_blob():
     X = blobs(2000, 6, n_blobs=6, spread=0.05)
-    sequence = kmeans_plus_plus(X, 6, np.random.default_rng(0))
+    sequence = Seeder(X, 6, np.random.default_rng(0)).sequence(6)
     assert len(set(assign(X, sequence, **QUIET).labels)) == 6
     assert oracles.sq_distances(sequence, sequence)[~np.eye(6, dtype=bool)].min() > 0.5
 
 
 def test_seeding_starts_from_given_centroids_and_survives_duplicates():
     X = np.zeros((5, 2), np.float32)
-    sequence = kmeans_plus_plus(X, 3, np.random.default_rng(0), centroids=np.ones((1, 2)))
+    seeder = Seeder(X, 3, np.random.default_rng(0))
+    sequence = seeder.sequence(3, centroids=np.ones((1, 2)))
     assert np.array_equal(sequence, [[1, 1], [0, 0], [0, 0]])
 
 

@@ -1,34 +1,46 @@
 """Lloyd's iterations for many runs at once, and the assignment of rows to centroids.
 
-The distances, and why a row's label depends on no other row, are in ``nearest.py``.
+The distances, and why a row's label depends on no other row, are in ``nearest_lines.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gpuseg.backends.cpu.nearest import STRIDE, TILE, assign_block, moments_block, step_block
-from gpuseg.backends.cpu.threads import in_threads
+from gpuseg.backends.cpu.nearest import (
+    advance,
+    assign_tiles,
+    moments_block,
+    run_alone,
+    step_tiles,
+    turn,
+)
+from gpuseg.backends.cpu.nearest_lines import LANES, LINES, PAIR, TILE
+from gpuseg.backends.cpu.threads import in_threads, thread_count
 from gpuseg.errors import ShapeError
 from gpuseg.records import Assignment, KMeansFit, Progress, no_progress
 
 #: Multiply-adds that take a thread about 0.3 ms.
-BLOCK_WORK = 5_000_000
+BLOCK_WORK = 25_000_000
+
+#: Up to so many numbers the rows stay in a cache: then each thread brings runs to their end,
+#: without waiting for others after each step. Beyond, all runs share a pass over the rows.
+CACHED_VALUES = 2**21
 
 
 def _blocks(n_samples: int, n_values: int) -> list[tuple[int, int]]:
-    """Cut the rows into at most 64 blocks of whole tiles, by the size of the task alone.
+    """Cut the tiles into at most 64 blocks, by the size of the task alone.
 
     `n_values` is how many numbers each row is compared with. A block is worth at least
     what it costs to hand it to a thread.
     """
     n_blocks = min(64, max(1, n_samples * n_values // BLOCK_WORK))
     n_tiles = -(-n_samples // TILE)
-    step = -(-n_tiles // n_blocks) * TILE
-    return [(start, min(start + step, n_samples)) for start in range(0, n_samples, step)]
+    step = -(-n_tiles // n_blocks)
+    return [(start, min(start + step, n_tiles)) for start in range(0, n_tiles, step)]
 
 
 def _mean_variance(X: Any) -> float:
@@ -37,7 +49,8 @@ def _mean_variance(X: Any) -> float:
     origin = X[0].astype(np.float64)
     totals, squares = np.zeros(X.shape[1]), np.zeros(X.shape[1])
     for total, square in in_threads(
-        lambda b: moments_block(X, *b, origin), _blocks(n_samples, X.shape[1])
+        lambda b: moments_block(X, b[0] * TILE, min(b[1] * TILE, n_samples), origin),
+        _blocks(n_samples, X.shape[1]),
     ):
         totals += total
         squares += square
@@ -45,11 +58,10 @@ def _mean_variance(X: Any) -> float:
 
 
 def _padded(centroids: Any) -> Any:
-    """Pad to whole strides of features with 0 and to an even number of centroids with inf."""
+    """Pad to whole pairs of centroids with inf, which are nobody's nearest."""
     k, d = centroids.shape
-    padded = np.full((k + k % 2, -(-d // STRIDE) * STRIDE), np.inf, np.float32)
-    padded[:k] = 0.0
-    padded[:k, :d] = centroids
+    padded = np.full((-(-k // PAIR) * PAIR, d), np.inf, np.float32)
+    padded[:k] = centroids
     return padded
 
 
@@ -86,108 +98,137 @@ def assign(X: Any, centroids: Any, *, progress: Progress) -> Assignment:
     """
     centroids = np.asarray(centroids)
     _check(X, [centroids])
-    n_samples, n_clusters = len(X), len(centroids)
+    n_samples = len(X)
     padded = _padded(centroids)
-    found = Assignment(
-        np.full(n_samples, -1, np.int32),
-        np.full(n_samples, np.inf, np.float32),
-        np.full(n_samples, -1, np.int32),
-        np.full(n_samples, np.inf, np.float32),
-    )
+    sq, second_sq = np.empty((2, n_samples), np.float32)
+    labels, second_labels = np.empty((2, n_samples), np.int32)
     blocks = _blocks(n_samples, padded.size)
-    done = in_threads(lambda b: assign_block(X, *b, padded, n_clusters, *found), blocks)
+    found = (sq, labels, second_sq, second_labels)
+    done = in_threads(lambda block: assign_tiles(X, *block, padded, *found), blocks)
     for finished, _ in enumerate(done, start=1):
         progress(finished / len(blocks))
-    return found
+    return Assignment(labels, sq, second_labels, second_sq)
 
 
 class _Runs:
-    """The unfinished runs: their centroids side by side, and what each cluster holds."""
+    """All runs of a job: their centroids side by side, and what each cluster holds."""
 
-    def __init__(self, X: Any, starts: Sequence[Any], max_iter: int) -> None:
+    def __init__(
+        self, X: Any, starts: Sequence[Any], max_iter: int, tol: float, progress: Progress
+    ) -> None:
         padded = [_padded(np.asarray(start)) for start in starts]
-        widest = max(len(start) for start in starts)
-        kind = np.uint8 if widest < 256 else np.int32
-        self.X = X
-        self.labels = np.full((len(starts), len(X)), np.iinfo(kind).max, kind)
-        self.ids = np.arange(len(starts))
-        self.sizes = np.array([len(block) for block in padded])
         self.n_clusters = np.array([len(start) for start in starts])
+        self.first = np.concatenate([[0], np.cumsum([len(block) for block in padded])])
         self.centroids = np.concatenate(padded)
-        self.sums = np.zeros((len(self.centroids), X.shape[1]))
+        self.sums = np.zeros(self.centroids.shape)
         self.counts = np.zeros(len(self.centroids), np.int64)
+        kind = np.uint8 if self.n_clusters.max() < 255 else np.int32
+        n_tiles = -(-len(X) // TILE)
+        self.labels = np.full((len(starts), n_tiles * TILE), np.iinfo(kind).max, kind)
         self.n_iter = np.zeros(len(starts), np.int64)
         self.last = np.full(len(starts), max_iter <= 0)
+        self.inertia = np.zeros(len(starts))
+        self.X, self.panels = X, _turned(X, n_tiles * LINES)
+        self.max_iter, self.small_shift = max_iter, tol * _mean_variance(X)
+        self.n_finished, self.progress = 0, progress
 
     @property
-    def first(self) -> Any:
-        """Number of the first centroid of each run, and the end."""
-        return np.concatenate([[0], np.cumsum(self.sizes)])
+    def _state(self) -> tuple[Any, ...]:
+        return self.centroids, self.first, self.labels, self.sums, self.counts
 
-    def step(self) -> tuple[Any, Any]:
-        """Assign every row in every run; return rows changed and inertia of each run."""
-        n_runs, first = len(self.ids), self.first
+    def finish_one_by_one(self) -> None:
+        """Bring every run to its end in a thread; only empty clusters interrupt it."""
+        runs = np.arange(len(self.n_clusters))
+        while len(runs):
+            # the neighbours in the list have the same k, so this shares the work evenly
+            n_parts = min(len(runs), 2 * thread_count())
+            parts = [runs[part::n_parts] for part in range(n_parts)]
+            stopped = []
+            for part, changed in zip(parts, in_threads(self._run_alone, parts), strict=True):
+                stopped += [
+                    run
+                    for run, n_changed in zip(part, changed, strict=True)
+                    if self._is_empty_somewhere(run) and not self._settle(run, n_changed)
+                ]
+                self._report(len(part) - len(stopped))
+            runs = np.array(sorted(stopped), np.int64)
+
+    def finish_together(self) -> None:
+        """Step all unfinished runs in one pass over the rows, until there are none."""
+        runs = np.arange(len(self.n_clusters))
+        while len(runs):
+            changed = self._step(runs)
+            on = [not self._settle(*of) for of in zip(runs, changed, strict=True)]
+            self._report(len(runs) - sum(on))
+            runs = runs[on]
+
+    def fit(self, run: int) -> KMeansFit:
+        """Return the result of a finished run."""
+        own = slice(self.first[run], self.first[run] + self.n_clusters[run])
+        labels = self.labels[run, : len(self.X)].astype(np.int32)
+        inertia, n_iter = float(self.inertia[run]), int(self.n_iter[run])
+        return KMeansFit(self.centroids[own].copy(), labels, inertia, n_iter)
+
+    def _run_alone(self, runs: Any) -> Any:
+        changed, inertia = np.zeros(len(runs), np.int64), np.zeros((len(runs), LANES))
+        limits = (self.n_iter, self.last, self.max_iter, self.small_shift)
+        run_alone(
+            self.X, self.panels, runs, self.n_clusters, *self._state, *limits, changed, inertia
+        )
+        self.inertia[runs] = inertia.sum(axis=1)
+        return changed
+
+    def _step(self, runs: Any) -> Any:
+        """Assign every row in these runs; return how many changed in each."""
 
         def work(block: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
             sums, counts = np.zeros_like(self.sums), np.zeros_like(self.counts)
-            changed, inertia = np.zeros(n_runs, np.int64), np.zeros(n_runs)
+            changed, inertia = np.zeros(len(runs), np.int64), np.zeros((len(runs), LANES))
             booked = (sums, counts, changed, inertia)
-            step_block(self.X, *block, self.centroids, first, self.ids, self.labels, *booked)
+            own = (self.centroids, self.first, self.labels)
+            step_tiles(self.X, self.panels, *block, runs, *own, *booked)
             return booked
 
-        changed, inertia = np.zeros(n_runs, np.int64), np.zeros(n_runs)
+        changed, inertia = np.zeros(len(runs), np.int64), np.zeros((len(runs), LANES))
         totals = (self.sums, self.counts, changed, inertia)
-        for booked in in_threads(work, _blocks(len(self.X), self.centroids.size)):
+        n_values = int((self.first[runs + 1] - self.first[runs]).sum()) * self.X.shape[1]
+        for booked in in_threads(work, _blocks(len(self.X), n_values)):
             for total, part in zip(totals, booked, strict=True):
                 total += part
-        return changed, inertia
+        self.inertia[runs] = inertia.sum(axis=1)
+        return changed
 
-    def refill(self) -> Any:
-        """Move the centroid of each empty cluster; return which runs that concerned."""
-        refilled = np.zeros(len(self.ids), bool)
-        empty = (self.counts == 0) & np.isfinite(self.centroids[:, 0])
-        run_of = np.repeat(np.arange(len(self.ids)), self.sizes)
-        for r in np.unique(run_of[empty]):
-            own = slice(self.first[r], self.first[r] + self.n_clusters[r])
-            centroids = self.centroids[own, : self.X.shape[1]]
-            refilled[r] = _refill(self.X, centroids, np.flatnonzero(empty[own]))
-        return refilled
+    def _is_empty_somewhere(self, run: int) -> bool:
+        own = slice(self.first[run], self.first[run] + self.n_clusters[run])
+        return bool((self.counts[own] == 0).any())
 
-    def move(self, still: Any) -> Any:
-        """Move centroids to the means of their clusters; return the squared shift of each run.
+    def _settle(self, run: int, n_changed: int) -> bool:
+        """Refill empty clusters, else move on after a step; tell whether the run is finished.
 
-        Runs marked in `still` keep theirs, and so do clusters without rows.
+        A refilled run takes no means before its rows are assigned anew: each refill puts a
+        centroid on a row of its own, so that no cluster stays empty for long.
         """
-        n_features = self.X.shape[1]
-        moves = np.repeat(~still, self.sizes) & (self.counts > 0)
-        means = (self.sums[moves] / self.counts[moves, None]).astype(np.float32)
-        shift = np.zeros(len(moves))
-        before = self.centroids[moves, :n_features].astype(np.float64)
-        shift[moves] = ((means - before) ** 2).sum(axis=1)
-        self.centroids[moves, :n_features] = means
-        return np.add.reduceat(shift, self.first[:-1])
+        own = slice(self.first[run], self.first[run] + self.n_clusters[run])
+        empty = np.flatnonzero(self.counts[own] == 0)
+        if len(empty) and _refill(self.X, self.centroids[own], empty):
+            return False
+        limits = (self.n_iter, self.last, self.max_iter, self.small_shift)
+        means = (self.centroids, self.first, self.sums, self.counts)
+        return bool(advance(run, n_changed, *means, *limits))
 
-    def fits(self, chosen: Any, inertia: Any) -> Iterator[tuple[int, KMeansFit]]:
-        """Yield the number and the result of each chosen run."""
-        for r in np.flatnonzero(chosen):
-            own = slice(self.first[r], self.first[r] + self.n_clusters[r])
-            centroids = self.centroids[own, : self.X.shape[1]].copy()
-            labels = self.labels[self.ids[r]].astype(np.int32)
-            yield (
-                int(self.ids[r]),
-                KMeansFit(centroids, labels, float(inertia[r]), int(self.n_iter[r])),
-            )
+    def _report(self, n_finished: int) -> None:
+        self.n_finished += n_finished
+        self.progress(self.n_finished / len(self.n_clusters))
 
-    def keep(self, chosen: Any) -> None:
-        """Forget the runs that are not chosen."""
-        rows = np.repeat(chosen, self.sizes)
-        self.centroids, self.sums, self.counts = (
-            self.centroids[rows],
-            self.sums[rows],
-            self.counts[rows],
-        )
-        for name in ("ids", "sizes", "n_clusters", "n_iter", "last"):
-            setattr(self, name, getattr(self, name)[chosen])
+
+def _turned(X: Any, n_lines: int) -> Any:
+    """Return the rows in panels."""
+    panels = np.empty(n_lines * LANES * X.shape[1], np.float32)
+    step = -(-n_lines // thread_count())
+    edges = [(start, min(start + step, n_lines)) for start in range(0, n_lines, step)]
+    for _done in in_threads(lambda part: turn(X, panels, *part), edges):
+        pass
+    return panels
 
 
 def _refill(X: Any, centroids: Any, empty: Any) -> bool:
@@ -212,8 +253,8 @@ def lloyd(
 ) -> list[KMeansFit]:
     """Run Lloyd's iterations from each start, all runs together; see ``Backend.lloyd``.
 
-    Each iteration is one pass over the rows for all unfinished runs. A run has at least
-    one row in every cluster if there are as many distinct rows as clusters.
+    A run has at least one row in every cluster if there are as many distinct rows as
+    clusters.
 
     Parameters
     ----------
@@ -241,21 +282,9 @@ def lloyd(
     _check(X, [np.asarray(start) for start in starts])
     if not starts:
         return []
-    small_shift = tol * _mean_variance(X)
-    runs = _Runs(X, starts, max_iter)
-    fits: dict[int, KMeansFit] = {}
-    while len(runs.ids):
-        changed, inertia = runs.step()
-        # A refilled run takes no means before its rows are assigned anew: each refill puts a
-        # centroid on a row of its own, so that no cluster stays empty for long.
-        refilled = runs.refill()
-        finished = ~refilled & (runs.last | (changed == 0))
-        fits.update(runs.fits(finished, inertia))
-        runs.keep(~finished)
-        still = refilled[~finished]
-        if len(runs.ids):
-            shift = runs.move(still)
-            runs.n_iter += ~still
-            runs.last |= ~still & ((shift <= small_shift) | (runs.n_iter >= max_iter))
-        progress(len(fits) / len(starts))
-    return [fits[i] for i in range(len(starts))]
+    runs = _Runs(X, starts, max_iter, tol, progress)
+    if X.size <= CACHED_VALUES:
+        runs.finish_one_by_one()
+    else:
+        runs.finish_together()
+    return [runs.fit(run) for run in range(len(starts))]

@@ -35,8 +35,8 @@ _INT32 = ir.IntType(32)
 _FUSED = ("contract",)
 
 
-class _Lines:
-    """Vector code for lines of one floating point type, at the builder's position."""
+class VectorCode:
+    """Emits vector code for lines of one floating point type, at the builder's position."""
 
     def __init__(self, context: Any, builder: Any, array_type: Any, lanes: int = 0) -> None:
         self.context, self.builder = context, builder
@@ -47,22 +47,36 @@ class _Lines:
         self.zero = ir.Constant(self.line, [0.0] * self.lanes)
 
     def pointer(self, array_type: Any, array: Any, offset: Any) -> Any:
+        """Point to an element of a contiguous array."""
         data = self.context.make_array(array_type)(self.context, self.builder, value=array).data
         return self.builder.gep(data, [offset])
 
     def at(self, pointer: Any, offset: int) -> Any:
+        """Point so many elements further."""
         return self.builder.gep(pointer, [ir.Constant(_INT64, offset)])
 
     def load(self, pointer: Any) -> Any:
-        line = self.builder.load(self.builder.bitcast(pointer, self.line.as_pointer()))
-        line.align = self.bits // 8
-        return line
+        """Load a line."""
+        pointer = self.builder.bitcast(pointer, self.line.as_pointer())
+        return self.load_vector(pointer, self.bits // 8)
 
     def store(self, line: Any, pointer: Any) -> None:
+        """Store a line."""
         pointer = self.builder.bitcast(pointer, self.line.as_pointer())
-        self.builder.store(line, pointer).align = self.bits // 8
+        self.store_vector(line, pointer, self.bits // 8)
+
+    def load_vector(self, pointer: Any, align: int) -> Any:
+        """Load a vector; Numba promises no more than the alignment of one element."""
+        vector = self.builder.load(pointer)
+        vector.align = align
+        return vector
+
+    def store_vector(self, vector: Any, pointer: Any, align: int) -> None:
+        """Store a vector."""
+        self.builder.store(vector, pointer).align = align
 
     def shuffle(self, first: Any, second: Any, lanes: list[int]) -> Any:
+        """Take these lanes of two lines, those of the second being counted on."""
         mask = ir.Constant(ir.VectorType(_INT32, self.lanes), lanes)
         return self.builder.shuffle_vector(first, second, mask)
 
@@ -93,7 +107,7 @@ class _Lines:
         return 0, 2, self.lanes, self.lanes + 2
 
 
-def _sq_distances(lines: _Lines, rows: Any, line: Any, n_features: Any) -> list[Any]:
+def _sq_distances(lines: VectorCode, rows: Any, line: Any, n_features: Any) -> list[Any]:
     """Emit the loop over features; return one line of squared distances for each row."""
     builder = lines.builder
     before = builder.block
@@ -173,7 +187,7 @@ def add_tile(
 def _generate_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     """Emit the code of `add_tile`."""
     kinds = signature.args
-    lines = _Lines(context, builder, kinds[0])
+    lines = VectorCode(context, builder, kinds[0])
     rows = lines.pointer(kinds[0], args[0], args[1])
     line = lines.pointer(kinds[2], args[2], args[3])
     # maxnum turns the NaN of a padding point into 0
@@ -205,7 +219,7 @@ def fold_rows(_typing: Any, row_sums: Any, folded: Any) -> tuple[Any, Callable[.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lines = _Lines(context, builder, signature.args[0])
+        lines = VectorCode(context, builder, signature.args[0])
         start = lines.pointer(signature.args[0], args[0], ir.Constant(_INT64, 0))
         places = [lines.at(start, row * lines.lanes) for row in range(ROWS)]
         rows = [lines.load(place) for place in places]
@@ -227,8 +241,8 @@ def add_group(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source_kind, _, target_kind, _ = signature.args
-        numbers = _Lines(context, builder, source_kind, ROWS)
-        totals = _Lines(context, builder, target_kind, ROWS)
+        numbers = VectorCode(context, builder, source_kind, ROWS)
+        totals = VectorCode(context, builder, target_kind, ROWS)
         more = numbers.load(numbers.pointer(source_kind, args[0], args[1]))
         if numbers.bits < totals.bits:
             more = builder.fpext(more, totals.line)
