@@ -14,22 +14,27 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuseg.backends.base import Backend
+from gpuseg.clustering.proposals import Centres, propose
 from gpuseg.clustering.seeding import Seeder
 from gpuseg.errors import DataError, SettingsError
 from gpuseg.records import Array, KMeansFit, Progress, no_progress
 
-#: Rows of the samples on which starts are tried, before the finalists see all rows.
-LEVELS = (8_192, 32_768)
+#: Rows of the samples on which starts are tried, before the finalists see all rows. On the
+#: last one the finalists only come closer to their end.
+LEVELS = (8_192, 32_768, 131_072)
 
 #: Runs on samples stop at this multiple of `tol`: they only have to show where they lead.
 COARSE = 3
 
-#: Runs of the same k that are finished on all rows.
-N_FINALISTS = 2
+#: Runs of the same k that go on to more rows: the best ones that ended in different optima,
+#: as far as a sample of n rows can tell them from the best, within this share of its inertia
+#: over the root of n.
+N_FINALISTS = 3
+FINALIST_MARGIN = 0.2
 
-#: Rounds in which each k starts once more from its neighbours' best end after so many in a
-#: row without improvement: 2 on the first sample, fewer on more rows, up to 32 on few rows.
-PATIENCE_ROWS = 16_384
+#: Rounds of new starts end after so many in a row without improvement that they look at this
+#: many numbers, but at least once and at most so often.
+PATIENCE_VALUES = 2**18
 MAX_PATIENCE = 32
 
 #: Two runs whose inertia differs by less than this share found the same optimum.
@@ -196,7 +201,8 @@ def _search(
         if len(sample) < len(X):
             sample = X[:level]
             found = _lloyd_by_k(backend, sample, _finalists(backend, found), limits, no_progress)
-            found = _improve(backend, sample, seeder, found, limits, rng)
+            if level < LEVELS[-1]:
+                found = _improve(backend, sample, seeder, found, limits, rng)
     return restarts, found
 
 
@@ -226,11 +232,12 @@ def _improve(
     limits: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> dict[int, list[KMeansFit]]:
-    """Add runs that start from the neighbours' best, until they improve no k any more."""
+    """Add runs that start from what other k have found, until they improve no k any more."""
     found, failures = dict(found), 0
-    patience = min(MAX_PATIENCE, max(1, PATIENCE_ROWS // len(X)))
+    patience = min(MAX_PATIENCE, max(1, PATIENCE_VALUES // int(X.size)))
     for _ in range(4 * patience):
-        starts = _neighbouring_starts(backend, X, seeder, found, rng)
+        best = {k: _centres(backend, _best(fits)) for k, fits in found.items()}
+        starts = propose(best, seeder, rng)
         fits = _lloyd_by_k(backend, X, starts, limits, no_progress)
         better = any(_is_better(fits[k], found[k]) for k in found)
         found = {k: found[k] + fits[k] for k in found}
@@ -248,44 +255,27 @@ def _is_better(fits: Sequence[KMeansFit], found: Sequence[KMeansFit]) -> bool:
 
 def _finalists(backend: Backend, found: Mapping[int, Sequence[KMeansFit]]) -> dict[int, list[Any]]:
     """Return the centroids of the best runs of each k that found different optima."""
-    chosen: dict[int, list[KMeansFit]] = {k: [] for k in found}
-    for k, fits in found.items():
-        for fit in sorted(fits, key=lambda fit: fit.inertia):
-            if not chosen[k] or fit.inertia > chosen[k][-1].inertia * (1 + SAME_OPTIMUM):
-                chosen[k].append(fit)
     return {
-        k: [backend.to_host(fit.centroids) for fit in fits[:N_FINALISTS]]
-        for k, fits in chosen.items()
+        k: [backend.to_host(fit.centroids) for fit in _different(fits)[:N_FINALISTS]]
+        for k, fits in found.items()
     }
 
 
-def _neighbouring_starts(
-    backend: Backend,
-    X: Array,
-    seeder: Seeder,
-    found: Mapping[int, Sequence[KMeansFit]],
-    rng: np.random.Generator,
-) -> dict[int, list[Any]]:
-    """Start each k from k - 1 and one centroid more, k + 1 and one less, and k with one moved."""
-    best = {k: _best(fits) for k, fits in found.items()}
-    centroids = {k: backend.to_host(fit.centroids) for k, fit in best.items()}
-    fewer = {k: _without_the_cheapest(backend, X, best[k]) for k in best if k > 1}
-    starts: dict[int, list[Any]] = {}
-    for k in best:
-        smaller = [centroids[k - 1]] if k - 1 in best else []
-        smaller += [fewer[k], np.delete(centroids[k], rng.integers(k), axis=0)] if k > 1 else []
-        starts[k] = [seeder.sequence(k, centroids=c) for c in smaller]
-        starts[k] += [fewer[k + 1]] if k + 1 in fewer else []
-    return starts
+def _different(fits: Sequence[KMeansFit]) -> list[KMeansFit]:
+    """Return the best run of each optimum that may be the best one on all rows."""
+    first, *others = sorted(fits, key=lambda fit: fit.inertia)
+    limit = first.inertia * (1 + FINALIST_MARGIN / math.sqrt(len(first.labels)))
+    chosen = [first]
+    for fit in others:
+        if chosen[-1].inertia * (1 + SAME_OPTIMUM) < fit.inertia <= limit:
+            chosen.append(fit)
+    return chosen
 
 
-def _without_the_cheapest(backend: Backend, X: Array, fit: KMeansFit) -> Any:
-    """Leave out the centroid whose rows lose least when they go to their second nearest."""
-    found = backend.assign(X, fit.centroids, progress=no_progress)
-    losses = backend.to_host(found.second_sq_distances) - backend.to_host(found.sq_distances)
-    labels = backend.to_host(found.labels)
-    total = np.bincount(labels, weights=losses, minlength=len(fit.centroids))
-    return np.delete(backend.to_host(fit.centroids), int(np.argmin(total)), axis=0)
+def _centres(backend: Backend, fit: KMeansFit) -> Centres:
+    labels = backend.to_host(fit.labels)
+    sizes = np.bincount(labels, minlength=len(fit.centroids))
+    return Centres(backend.to_host(fit.centroids), sizes)
 
 
 def _grown(backend: Backend, X: Array, fit: KMeansFit) -> Any:

@@ -37,8 +37,12 @@ class Seeder:
     """
 
     def __init__(self, X: Any, most_clusters: int, rng: np.random.Generator) -> None:
-        n_rows = max(SEEDING_ROWS, SEEDING_ROWS_PER_CLUSTER * most_clusters)
-        self._pool = np.ascontiguousarray(np.asarray(X[:n_rows], np.float32).T)
+        from gpuseg.backends.cpu.seeding_kernel import PARTS
+
+        rows = X[: max(SEEDING_ROWS, SEEDING_ROWS_PER_CLUSTER * most_clusters)]
+        self._n_rows = len(rows)
+        self._pool = np.zeros((rows.shape[1], -(-len(rows) // PARTS) * PARTS), np.float32)
+        self._pool[:, : len(rows)] = rows.T
         self._rng = rng
 
     def sequence(self, n_clusters: int, *, centroids: Any = None) -> Any:
@@ -58,11 +62,10 @@ class Seeder:
         """
         from gpuseg.backends.cpu.seeding_kernel import grow
 
-        n_features, n_rows = self._pool.shape
         if centroids is None:
-            centroids = self._pool[:, self._rng.integers(n_rows, size=1)].T
-        sequence = np.empty((n_clusters, n_features), np.float32)
+            centroids = self._pool[:, self._rng.integers(self._n_rows, size=1)].T
+        sequence = np.empty((n_clusters, len(self._pool)), np.float32)
         sequence[: len(centroids)] = centroids
         draws = self._rng.random((n_clusters - len(centroids), 2 + int(math.log(n_clusters))))
-        grow(self._pool, sequence, len(centroids), draws)
+        grow(self._pool, self._n_rows, sequence, len(centroids), draws)
         return sequence

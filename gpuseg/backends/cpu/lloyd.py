@@ -28,7 +28,7 @@ BLOCK_WORK = 25_000_000
 
 #: Up to so many numbers the rows stay in a cache: then each thread brings runs to their end,
 #: without waiting for others after each step. Beyond, all runs share a pass over the rows.
-CACHED_VALUES = 2**21
+CACHED_VALUES = 2**22
 
 
 def _blocks(n_samples: int, n_values: int) -> list[tuple[int, int]]:
@@ -141,7 +141,7 @@ class _Runs:
         runs = np.arange(len(self.n_clusters))
         while len(runs):
             # the neighbours in the list have the same k, so this shares the work evenly
-            n_parts = min(len(runs), 2 * thread_count())
+            n_parts = min(len(runs), 4 * thread_count())
             parts = [runs[part::n_parts] for part in range(n_parts)]
             stopped = []
             for part, changed in zip(parts, in_threads(self._run_alone, parts), strict=True):
@@ -158,7 +158,7 @@ class _Runs:
         runs = np.arange(len(self.n_clusters))
         while len(runs):
             changed = self._step(runs)
-            on = [not self._settle(*of) for of in zip(runs, changed, strict=True)]
+            on = [not self._settle(int(run), n) for run, n in zip(runs, changed, strict=True)]
             self._report(len(runs) - sum(on))
             runs = runs[on]
 

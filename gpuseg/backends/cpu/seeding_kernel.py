@@ -7,24 +7,27 @@ import numpy as np
 from gpuseg.backends.cpu.compile import jit
 
 #: Partial sums, so that adding up a column of numbers is not one long chain.
-PARTS = 64
+PARTS = 256
 
 
 @jit()
-def grow(pool, sequence, n_given, draws):  # type: ignore[no-untyped-def]
+def grow(pool, n_rows, sequence, n_given, draws):  # type: ignore[no-untyped-def]
     """Add rows to a sequence, each the best of some candidates.
 
     Parameters
     ----------
-    pool : array of shape (n_features, n_rows), float32
+    pool : array of shape (n_features, n_places), float32
+        A row in each column; `n_places` is a multiple of `PARTS`.
+    n_rows : int
+        How many columns hold a row; the others are never chosen.
     sequence : array of shape (n_clusters, n_features), float32
         The first `n_given` are given, at least one; the others are written.
     draws : array of shape (n_clusters - n_given, n_trials), float64, in [0, 1)
         A candidate is drawn with probability proportional to its squared distance from the
         sequence so far; any row if all are 0.
     """
-    n_rows = pool.shape[1]
-    nearest = np.full(n_rows, np.inf, np.float32)
+    nearest = np.full(pool.shape[1], np.inf, np.float32)
+    nearest[n_rows:] = 0
     option, best = np.empty_like(nearest), np.empty_like(nearest)
     cumulative = np.empty(n_rows)
     for given in range(n_given):
@@ -36,11 +39,11 @@ def grow(pool, sequence, n_given, draws):  # type: ignore[no-untyped-def]
             cumulative[row] = total
         least = np.inf
         for draw in draws[position - n_given]:
-            row = np.searchsorted(cumulative, draw * total, side="right")
-            if total == 0:
-                row = np.int64(draw * n_rows)
+            row = draw * n_rows
+            if total > 0:
+                row = np.searchsorted(cumulative, draw * total, side="right")
             # weights far beyond 1 can round the last draw up to the total itself
-            candidate = pool[:, min(row, n_rows - 1)].copy()
+            candidate = pool[:, min(int(row), n_rows - 1)].copy()
             _fold(pool, candidate, nearest, option)
             left = _sum(option)
             if left < least:
@@ -53,24 +56,22 @@ def grow(pool, sequence, n_given, draws):  # type: ignore[no-untyped-def]
 @jit()
 def _fold(pool, row, before, after):  # type: ignore[no-untyped-def]
     """Write the smaller of `before` and the squared distance to `row`."""
-    n_rows = pool.shape[1]
     sq = np.empty(PARTS, np.float32)
-    for start in range(0, n_rows, PARTS):
-        length = min(PARTS, n_rows - start)
+    for start in range(0, pool.shape[1], PARTS):
         sq[:] = 0
         for j in range(len(row)):
-            here, coordinate = pool[j, start : start + length], row[j]
-            for t in range(length):
+            here, coordinate = pool[j, start : start + PARTS], row[j]
+            for t in range(len(here)):  # a slice: of indices into `pool` no vectors are made
                 sq[t] += (here[t] - coordinate) ** 2
-        for t in range(length):
+        for t in range(PARTS):
             after[start + t] = min(before[start + t], sq[t])
 
 
 @jit()
 def _sum(values):  # type: ignore[no-untyped-def]
     parts = np.zeros(PARTS)
-    whole = len(values) // PARTS * PARTS
-    for start in range(0, whole, PARTS):
-        for t in range(PARTS):
-            parts[t] += values[start + t]
-    return parts.sum() + values[whole:].sum()
+    for start in range(0, len(values), PARTS):
+        part = values[start : start + PARTS]
+        for t in range(len(part)):
+            parts[t] += part[t]
+    return parts.sum()
