@@ -19,6 +19,7 @@ from gpuseg.backends.cpu.nearest_lines import (
     PAIR,
     TILE,
     add_row,
+    count_bits,
     lowest_bit,
     step_tile,
     subtract_row,
@@ -70,10 +71,10 @@ def step_tiles(  # type: ignore[no-untyped-def]
                 (first[run + 1] - first[run]) // PAIR, exists, labels, run * n_places + row,
                 found, inertia, position * LANES,
             )  # fmt: skip
+            changed[position] += count_bits(bits)
             while bits:
                 t = lowest_bit(bits)
                 bits &= bits - 1
-                changed[position] += 1
                 gains, loses = first[run] + found[t], first[run] + labels[run, row + t]
                 start = (row + t) * n_features
                 add_row(X, start, sums, gains * n_features, n_features)

@@ -36,8 +36,8 @@ TILE = LANES * LINES
 #: Centroids that a tile meets at a time.
 PAIR = 2
 
-#: Features of a row that are added at a time.
-_GROUP = 4
+#: Features of a row that are added at a time: so many while there are, then fewer.
+_GROUPS = (8, 4, 1)
 
 intrinsic: Callable[..., Any] = extending.intrinsic
 
@@ -314,6 +314,16 @@ def lowest_bit(_typing: Any, bits: Any) -> tuple[Any, Callable[..., Any]]:
     return types.int64(bits), generate
 
 
+@intrinsic
+def count_bits(_typing: Any, bits: Any) -> tuple[Any, Callable[..., Any]]:
+    """Return how many bits of an int64 are set."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(bits), generate
+
+
 def _row_operation(operation: str) -> Callable[..., tuple[Any, Callable[..., Any]]]:
     """Return an intrinsic's text that adds, or subtracts, a row of float32 in float64."""
 
@@ -322,11 +332,12 @@ def _row_operation(operation: str) -> Callable[..., tuple[Any, Callable[..., Any
     ) -> tuple[Any, Callable[..., Any]]:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kinds = signature.args
-            code = VectorCode(context, builder, kinds[0], _GROUP)
+            code = VectorCode(context, builder, kinds[0])
             row = code.pointer(kinds[0], args[0], args[1])
             total = code.pointer(kinds[2], args[2], args[3])
-            whole = builder.and_(args[4], _int64(-_GROUP))
-            for lanes, start, stop in ((_GROUP, _int64(0), whole), (1, whole, args[4])):
+            start = _int64(0)
+            for lanes in _GROUPS:
+                stop = builder.and_(args[4], _int64(-lanes))
                 with cgutils.for_range_slice(builder, start, stop, _int64(lanes)) as (j, _n):
                     kind = ir.VectorType(ir.DoubleType(), lanes)
                     numbers = builder.bitcast(
@@ -336,6 +347,7 @@ def _row_operation(operation: str) -> Callable[..., tuple[Any, Callable[..., Any
                     sums = builder.bitcast(builder.gep(total, [j]), kind.as_pointer())
                     updated = getattr(builder, operation)(code.load_vector(sums, 8), more)
                     code.store_vector(updated, sums, 8)
+                start = stop
             return context.get_dummy_value()
 
         return types.void(rows, offset, totals, place, n_features), generate
