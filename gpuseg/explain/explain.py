@@ -133,8 +133,7 @@ def _rows_to_explain(
     forest: Forest, labels: np.ndarray, n_clusters: int, max_depth: int
 ) -> np.ndarray | None:
     """Choose the rows that SHAP explains; None means all of them."""
-    n_leaves = int((forest.trees.left < 0).sum())
-    work_per_row = n_leaves * max_depth * n_clusters
+    work_per_row = forest.trees.n_leaves * max_depth * n_clusters
     if len(labels) * work_per_row <= EXACT_BUDGET:
         return None
     return stratified_rows(labels, n_clusters, max(1000, int(SAMPLED_BUDGET / work_per_row)))
