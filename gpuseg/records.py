@@ -214,7 +214,7 @@ class Forest(NamedTuple):
     """A forest fitted on cluster labels.
 
     Only the backend that grew the trees can explain them: NumPy keeps a `TreeEnsemble`,
-    the GPU cuML's own model. All have `n_leaves`, which may be an upper bound.
+    the GPU cuML's own model. All have `n_trees`, and `n_leaves`, which may be an upper bound.
     """
 
     trees: Any

@@ -62,7 +62,9 @@ class KMeans:
         if self.n_clusters > len(rows):
             raise ValueError(f"n_samples={len(rows)} should be >= n_clusters={self.n_clusters}")
         rng, before = np.random.default_rng(next(_SEEDS)), np.inf
-        for n_iter in range(1, self.max_iter + 1):
+        self.n_iter_ = 0
+        for _ in range(self.max_iter):
+            self.n_iter_ += 1
             distances = ((rows[:, None].astype(np.float64) - centres) ** 2).sum(axis=2)
             labels, inertia = distances.argmin(axis=1), distances.min(axis=1).sum()
             moved = centres.copy()
@@ -74,7 +76,6 @@ class KMeans:
             if shift < self.tol or inertia > (1 - self.tol) * before:
                 break
             before = inertia
-        self.n_iter_ = n_iter
         self.cluster_centers_ = DeviceArray(centres)
         self.labels_ = DeviceArray(labels.astype(np.int32))
         self.inertia_ = float(np.float32(inertia))

@@ -36,6 +36,7 @@ class CumlForest(NamedTuple):
     clusters: Any  # host array, int64
     n_clusters: int
     max_depth: int
+    n_trees: int
     n_leaves: int
 
 
@@ -91,7 +92,7 @@ def fit_forest(
     n_leaves = n_trees * min(len(rows), 2**max_depth)
     progress(1.0)
     return Forest(
-        trees=CumlForest(model, clusters, n_clusters, max_depth, n_leaves),
+        trees=CumlForest(model, clusters, n_clusters, max_depth, n_trees, n_leaves),
         importance=importance,
         oob_accuracy=accuracy,
         n_fitted_rows=len(rows),
