@@ -75,7 +75,7 @@ def fit_forest(
 
 def _oob_accuracy(model: Any, labels: Array, sizes: Array) -> float:
     votes = np.nan_to_num(model.oob_decision_function_)
-    codes = np.searchsorted(model.classes_, labels)
+    codes = np.asarray(np.searchsorted(model.classes_, labels))
     return accuracy_over_all_rows(votes, codes, sizes[model.classes_])
 
 
