@@ -119,13 +119,14 @@ def _forest_and_shap(
         random_state=random_state,
         progress=part(progress, 0.0, share),
     )
+    rows = _rows_to_explain(forest, host_labels, choice.n_clusters, max_depth)
     shap = backend.shap_means(
         forest,
         features.encoded,
         choice.fit.labels,
         backend.to_host(features.column_of),
         len(features.columns),
-        rows=_rows_to_explain(forest, host_labels, choice.n_clusters, max_depth),
+        rows=None if rows is None else backend.from_host(rows),
         progress=part(progress, share, 1.0),
     )
     return forest, shap

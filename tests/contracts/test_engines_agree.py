@@ -11,6 +11,7 @@ from gpuseg import pipeline
 from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.backends.select import Engine
 from gpuseg.clustering import kmeans
+from gpuseg.explain import explain
 from gpuseg.records import Table, no_progress
 from gpuseg.settings import resolve
 
@@ -139,8 +140,17 @@ def test_a_stored_model_is_scored_alike(both, gpu):
     found = []
     for engine in (NumPyBackend(), gpu):
         model = both[0].model
-        features = prepare_again(engine, encoder_of(model), customers())
+        features = prepare_again(engine, encoder_of(model), customers(180))
         # fewer rows than all: chosen on the host, scored where the engine lives
         swept, choice = score_placed(engine, features.X, model.centroids, 60)
+        assert len(swept.scored_rows) < 180
         found.append((choice.n_clusters, swept.scores[3].silhouette, swept.scores[3].inertia))
     assert found[1] == pytest.approx(found[0], rel=TOLERANCE["distance_sums"][0])
+
+
+def test_samples_are_chosen_on_the_host_and_used_where_the_engine_lives(gpu, monkeypatch):
+    monkeypatch.setattr(explain, "EXACT_BUDGET", 0)
+    found = segment(monkeypatch, gpu, customers(180), sample_size=60, num_clusters=3)
+    assert found.k_scores["method"].to_pylist()[0].startswith("sampled")
+    assert found.explanation.shap.n_explained_rows == 180
+    assert found.explanation.shap.max_additivity_error < TOLERANCE["shap"][1]

@@ -72,6 +72,7 @@ def lloyd(
     ShapeError
         If an array has another type or shape than stated.
     """
+    device.release()  # cuML cannot use what CuPy keeps
     runs = _Runs(device, libraries, X)
     fits = []
     variance = mean_variance(device, X) if starts and max_iter > 0 else 0.0
@@ -109,7 +110,6 @@ class _Runs:
         self, start: Any, max_iter: int, tol: float, variance: float
     ) -> tuple[_Position, int]:
         """Let cuML iterate; return where it ends, rounded, and its number of iterations."""
-        self._device.release()
         model = self._libraries.call(
             "kmeans",
             n_clusters=len(start),

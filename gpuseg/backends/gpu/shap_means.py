@@ -44,7 +44,7 @@ def shap_means(
     trees: CumlForest = forest.trees
     xp = device.xp
     population = np.bincount(xp.asnumpy(labels), minlength=trees.n_clusters)
-    chosen = xp.arange(len(X)) if rows is None else xp.asarray(rows)
+    chosen = xp.arange(len(X)) if rows is None else rows
     sums = _Sums(device, libraries, trees, xp.asnumpy(column_of), n_columns)
     if trees.model is not None:
         block = _block_rows(device, trees, X.shape[1], n_columns)
