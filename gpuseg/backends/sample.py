@@ -41,7 +41,7 @@ def accuracy_over_all_rows(votes: np.ndarray, labels: np.ndarray, sizes: np.ndar
     Parameters
     ----------
     votes : array of shape (n_fitted, n_classes)
-        All 0 for a row that was in every bag; it is not judged.
+        All 0 or NaN for a row that was in every bag; it is not judged.
     labels : array of shape (n_fitted,), int, in ``[0, n_classes)``
     sizes : array of shape (n_classes,)
         Rows of each cluster, also those that were not fitted.

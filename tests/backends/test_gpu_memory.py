@@ -137,6 +137,7 @@ def explained(free, most_rows, monkeypatch):
     """Return SHAP means and in how many calls they came."""
     monkeypatch.setattr(cuml_on_host.TreeExplainer, "most_rows", most_rows)
     monkeypatch.setattr(cuml_on_host.TreeExplainer, "n_calls", 0)
+    monkeypatch.setattr(cuml_on_host.TreeExplainer, "n_held", 0)
     engine = GpuBackend(StrictDevice(free=free), cuml_on_host.libraries())
     rng = np.random.default_rng(0)
     labels = (np.arange(1500) % 3).astype(np.int32)
@@ -155,6 +156,7 @@ def explained(free, most_rows, monkeypatch):
     means = engine.shap_means(
         forest, xp.asarray(X), xp.asarray(labels), columns, 2, rows=None, progress=no_progress
     )
+    assert cuml_on_host.TreeExplainer.n_held == 0
     return means, cuml_on_host.TreeExplainer.n_calls
 
 

@@ -74,6 +74,16 @@ def test_the_seed_is_all_that_is_random(backend):
     assert (once.importance != other.importance).any()
 
 
+def test_too_few_trees_to_judge_every_row(backend):
+    X, labels = clusters()
+    assert grow(backend, X, labels, n_trees=1).oob_accuracy > 0.6
+    X, labels = np.arange(2, dtype=np.float32)[:, None], np.array([0, 1], np.int32)
+    seeds = range(12)
+    found = [grow(backend, X, labels, 2, n_trees=1, random_state=s).oob_accuracy for s in seeds]
+    assert any(np.isnan(accuracy) for accuracy in found)
+    assert any(not np.isnan(accuracy) for accuracy in found)
+
+
 def test_nothing_to_split(backend):
     X, labels = np.ones((12, 3), np.float32), np.array([0, 1] * 6, np.int32)
     forest = grow(backend, X, labels, 2)

@@ -88,6 +88,8 @@ def test_what_kernels_would_misread_is_refused(backend, X, centroids):
     there = backend.from_host(X) if X.flags.c_contiguous else backend.from_host(X.T).T
     with pytest.raises(ShapeError):
         backend.assign(there, centroids, progress=no_progress)
+    with pytest.raises(ShapeError):
+        backend.lloyd(there, [centroids], max_iter=9, tol=1e-4, progress=no_progress)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
@@ -147,6 +149,7 @@ def test_fewer_distinct_rows_than_clusters(backend):
     X = np.repeat(np.array([[0, 0], [4, 4]], np.float32), 5, axis=0)
     (fit,) = run(backend, X, [np.array([[0, 0], [4, 4], [9, 9]], np.float32)])
     assert fit.inertia == 0.0
+    assert backend.to_host(fit.centroids)[2].tolist() == [9, 9]  # nothing to do there
     assert backend.to_host(fit.labels).tolist() == [0] * 5 + [1] * 5
 
 

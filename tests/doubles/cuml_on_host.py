@@ -143,6 +143,8 @@ class TreeExplainer:
     #: Rows beyond which the device's memory runs out; None is boundless.
     most_rows = None
     n_calls = 0
+    #: Calls while `expected_value` still kept the memory of the call before.
+    n_held = 0
 
     def __init__(self, *, model, data=None):
         assert data is None, "only path-dependent values are used"
@@ -154,6 +156,7 @@ class TreeExplainer:
     def shap_values(self, X):
         rows = on_device(X, np.float32)
         type(self).n_calls += 1
+        type(self).n_held += self.expected_value is not None
         if self.most_rows is not None and len(rows) > self.most_rows:
             raise MemoryError("std::bad_alloc: out_of_memory: CUDA error")
         values = self._explainer.shap_values(rows, check_additivity=False)

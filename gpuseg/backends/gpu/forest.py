@@ -86,7 +86,7 @@ def fit_forest(
         )
         libraries.call("forest.fit", model, fitted_X, xp.asarray(codes.astype(np.int32)))
         importance = _importance(xp.asnumpy(model.feature_importances_))
-        votes = np.nan_to_num(xp.asnumpy(model.oob_decision_function_))
+        votes = xp.asnumpy(model.oob_decision_function_)
         sizes = np.bincount(host_labels, minlength=n_clusters)[clusters]
         accuracy = accuracy_over_all_rows(votes, codes, sizes)
     n_leaves = n_trees * min(len(rows), 2**max_depth)

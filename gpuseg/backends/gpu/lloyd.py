@@ -16,7 +16,7 @@ import numpy as np
 
 from gpuseg.backends.cuda_device import Device
 from gpuseg.backends.gpu.libraries import Libraries
-from gpuseg.backends.gpu.nearest import assign
+from gpuseg.backends.gpu.nearest import assign, checked_centroids
 from gpuseg.backends.gpu.sums import cluster_sums, mean_variance
 from gpuseg.records import Array, Assignment, KMeansFit, Progress
 
@@ -72,6 +72,8 @@ def lloyd(
     ShapeError
         If an array has another type or shape than stated.
     """
+    for start in starts:
+        checked_centroids(device, X, start)
     device.release()  # cuML cannot use what CuPy keeps
     runs = _Runs(device, libraries, X)
     fits = []

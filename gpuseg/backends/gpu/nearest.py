@@ -56,13 +56,7 @@ def assign(
         If an array has another type or shape than stated.
     """
     xp = device.xp
-    there = xp.ascontiguousarray(xp.asarray(centroids, dtype=np.float32))
-    check_array("X", X, "float32", 2, xp)
-    if not X.size or there.ndim != 2 or not len(there) or there.shape[1] != X.shape[1]:
-        raise ShapeError(
-            f"X has shape {X.shape} and centroids {there.shape}; expected rows and features, "
-            "and centroids of as many features"
-        )
+    there = checked_centroids(device, X, centroids)
     n_samples, n_features = X.shape
     found = Assignment(
         labels=xp.empty(n_samples, dtype=np.int32),
@@ -80,6 +74,19 @@ def assign(
     device.launch(KERNEL, shape, {"X": X, "centroids": there, **found._asdict(), **scalars})
     progress(1.0)
     return found
+
+
+def checked_centroids(device: Device, X: Array, centroids: Any) -> Array:
+    """Return the centroids as the kernel reads them; ShapeError if it would misread either."""
+    xp = device.xp
+    there = xp.ascontiguousarray(xp.asarray(centroids, dtype=np.float32))
+    check_array("X", X, "float32", 2, xp)
+    if not X.size or there.ndim != 2 or not len(there) or there.shape[1] != X.shape[1]:
+        raise ShapeError(
+            f"X has shape {X.shape} and centroids {there.shape}; expected rows and features, "
+            "and centroids of as many features"
+        )
+    return there
 
 
 def plan_launch(n_rows: int, n_features: int, limits: DeviceLimits) -> tuple[LaunchShape, int]:
