@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import tracemalloc
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import oracles
 import pytest
 from doubles import cuml_on_host
-from doubles.device_arrays import xp
+from doubles.device_arrays import DeviceArray, xp
 from doubles.gpu_on_host import StrictDevice
 
-from gpuseg.backends.gpu import GpuBackend, memory
+from gpuseg.backends.gpu import GpuBackend, memory, sums
+from gpuseg.backends.gpu.forest import CumlForest
 from gpuseg.backends.gpu.memory import FEWEST_ROWS, in_blocks, rows_per_block
-from gpuseg.records import no_progress
+from gpuseg.records import Forest, no_progress
 
 
 class Small:
@@ -52,9 +57,6 @@ def test_blocks_are_halved_and_nothing_is_left_out_or_done_twice(caplog):
 
 
 def test_the_arrays_of_a_failed_attempt_are_gone_before_memory_is_freed():
-    import gc
-    import weakref
-
     class Block(np.ndarray):
         pass
 
@@ -125,10 +127,10 @@ def test_silhouette_sums_go_on_with_fewer_rows(caplog):
     labels = (np.arange(900) % 3).astype(np.int32)[None]
     device = FullDevice(300)
     engine = GpuBackend(device)
-    sums = engine.distance_sums(
+    found = engine.distance_sums(
         xp.asarray(X), xp.asarray(labels), (3,), rows=None, progress=no_progress
     )
-    np.testing.assert_allclose(sums.get(), oracles.distance_sums(X, labels, (3,)), rtol=1e-5)
+    np.testing.assert_allclose(found.get(), oracles.distance_sums(X, labels, (3,)), rtol=1e-5)
     assert device.n_releases == 2
     assert "silhouette" in caplog.messages[0]
 
@@ -182,3 +184,66 @@ def test_sums_in_small_blocks_are_the_sums():
         large.covariance(xp.asarray(X)), small.covariance(xp.asarray(X)), strict=True
     ):
         np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-9)
+
+
+# -- what a row takes is what the model says ----------------------------------------------
+
+
+def peak_bytes(work):
+    """Return what a call allocates at its peak; the stand-in's arrays are NumPy's."""
+    work()  # whatever is allocated once
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("n_features", "n_clusters"), [(1, 40), (20, 5), (100, 3)])
+def test_sums_take_what_the_model_says(n_features, n_clusters):
+    X = xp.asarray(np.ones((8192, n_features), np.float32))
+    labels = xp.asarray((np.arange(8192) % n_clusters).astype(np.int32))
+    device = StrictDevice(free=2**40)
+    promised = {
+        "sums": 8192 * memory.sum_row_bytes(n_features, n_clusters),
+        "covariance": 8192 * memory.covariance_row_bytes(n_features),
+    }
+    taken = {
+        "sums": peak_bytes(lambda: sums.cluster_sums(device, X, labels, n_clusters)),
+        "covariance": peak_bytes(lambda: sums.covariance(device, X)),
+    }
+    for name, n_bytes in promised.items():
+        assert 0.4 * n_bytes < taken[name] < n_bytes + 300_000, name
+
+
+@pytest.mark.parametrize(("n_features", "n_columns", "n_classes"), [(6, 6, 2), (30, 10, 9)])
+def test_shap_takes_what_the_model_says(n_features, n_columns, n_classes):
+    n_rows = 4096
+    X = xp.asarray(np.ones((n_rows, n_features), np.float32))
+    labels = xp.asarray((np.arange(n_rows) % n_classes).astype(np.int32))
+    explainer = SimpleNamespace()
+
+    def call(name, *_positional, **_given):
+        """cuML without its work: a result of the right size and kind."""
+        if name == "explainer":
+            return explainer
+        if name == "forest.predict_proba":
+            return DeviceArray(np.zeros((n_rows, n_classes), np.float32))
+        everything = np.zeros((n_rows, n_features + 1, n_classes), np.float32)
+        explainer.expected_value = DeviceArray(everything[0, -1])
+        return DeviceArray(everything[:, :-1])
+
+    trees = CumlForest(object(), np.arange(n_classes), n_classes, 8, 10, 100)
+    forest = Forest(trees, np.zeros(n_features), 1.0, n_rows)
+    columns = np.arange(n_features) * n_columns // n_features
+    engine = GpuBackend(StrictDevice(free=2**40), SimpleNamespace(call=call))
+    taken = peak_bytes(
+        lambda: engine.shap_means(
+            forest, X, labels, columns, n_columns, rows=None, progress=no_progress
+        )
+    )
+    inside_cuml = 8 * n_rows * n_classes * (n_features + 1)
+    promised = n_rows * memory.shap_row_bytes(n_features, n_columns, n_classes, n_classes)
+    assert 0.4 * (promised - inside_cuml) < taken < promised - inside_cuml + 300_000
