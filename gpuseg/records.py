@@ -204,11 +204,20 @@ class TreeEnsemble:
         """Number of trees."""
         return len(self.offsets) - 1
 
+    @property
+    def n_leaves(self) -> int:
+        """Number of leaves of all trees."""
+        return int((self.left < 0).sum())
+
 
 class Forest(NamedTuple):
-    """A forest fitted on cluster labels."""
+    """A forest fitted on cluster labels.
 
-    trees: TreeEnsemble
+    Only the backend that grew the trees can explain them: NumPy keeps a `TreeEnsemble`,
+    the GPU cuML's own model. All have `n_trees`, and `n_leaves`, which may be an upper bound.
+    """
+
+    trees: Any
     importance: Array  # (n_encoded,) float64, Gini, sums to 1 (all 0 when no tree split)
     oob_accuracy: float
     n_fitted_rows: int

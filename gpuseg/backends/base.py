@@ -51,7 +51,7 @@ class Backend(Protocol):
         """
 
     def to_host(self, array: Array) -> Any:
-        """Return the array as a NumPy array."""
+        """Return the array as a NumPy array; what is on the host already stays as it is."""
 
     def from_host(self, array: Any) -> Array:
         """Return the NumPy array as an array of this backend."""
@@ -87,13 +87,19 @@ class Backend(Protocol):
         Notes
         -----
         An empty cluster takes the row that is farthest from its centroid. Labels are
-        those of the returned centroids. Results do not depend on the number of threads.
+        those of the returned centroids, which may lie on either side: see `to_host`.
+        Results do not depend on the number of threads.
         """
 
     def assign(self, X: Array, centroids: Any, *, progress: Progress) -> Assignment:
         """Find the nearest and second nearest centroid of every row.
 
-        The result of a row does not depend on which other rows are in `X`.
+        The result of a row does not depend on which other rows are in `X`, nor on the
+        backend: a model gives a row the same cluster everywhere.
+
+        Parameters
+        ----------
+        centroids : Array of shape (k, d), float32, on the host or where the backend lives
         """
 
     def distance_sums(
@@ -132,7 +138,10 @@ class Backend(Protocol):
         random_state: int,
         progress: Progress,
     ) -> Forest:
-        """Fit a random forest that predicts the labels; rows beyond `max_rows` are left out."""
+        """Fit a random forest that predicts the labels; rows beyond `max_rows` are left out.
+
+        Only `shap_means` of the same backend can explain its trees.
+        """
 
     def shap_means(
         self,

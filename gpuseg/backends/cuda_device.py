@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from gpuseg.backends.kernel_loader import compiled_kernel
+from gpuseg.errors import ShapeError
+from gpuseg.records import Array
 
 
 class DeviceLimits(NamedTuple):
@@ -52,6 +54,15 @@ class Device(Protocol):
     def synchronize(self) -> None:
         """Wait until everything that was launched is done."""
 
+    def free_bytes(self) -> int:
+        """Return how much memory could be allocated now."""
+
+    def release(self) -> None:
+        """Hand memory that the array library keeps for later back to the device.
+
+        cuML allocates for itself and cannot use what CuPy keeps.
+        """
+
 
 class CupyDevice:
     """The current CUDA device, driven by CuPy."""
@@ -81,6 +92,15 @@ class CupyDevice:
         """Wait for the current stream."""
         self.xp.cuda.get_current_stream().synchronize()
 
+    def free_bytes(self) -> int:
+        """Return what the device has free, and what CuPy keeps unused."""
+        free, _total = self._device.mem_info
+        return int(free) + int(self.xp.get_default_memory_pool().free_bytes())
+
+    def release(self) -> None:
+        """Free what CuPy keeps unused."""
+        self.xp.get_default_memory_pool().free_all_blocks()
+
 
 def checked_arguments(
     kernel: Kernel, arguments: Mapping[str, Any], xp: ModuleType, place: Any
@@ -109,3 +129,15 @@ def checked_arguments(
         if argument.device != place:
             raise TypeError(f"{kernel.function}: {name} is on {argument.device}, not on {place}")
     return tuple(arguments[name] for name in expected)
+
+
+def check_array(name: str, array: Array, dtype: str, ndim: int, xp: ModuleType) -> None:
+    """Refuse an array of another library, dtype, dimension or memory order: ShapeError."""
+    if not isinstance(array, xp.ndarray):
+        raise ShapeError(f"{name} is {type(array).__name__}; expected {xp.__name__}.ndarray")
+    if array.dtype != dtype or array.ndim != ndim or not array.flags.c_contiguous:
+        raise ShapeError(
+            f"{name} is {array.dtype}, {array.ndim}-dimensional"
+            f"{'' if array.flags.c_contiguous else ', not in C order'}; "
+            f"expected {dtype}, {ndim}-dimensional, in C order"
+        )

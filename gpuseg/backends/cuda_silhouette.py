@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from gpuseg.backends.cuda_device import Device, Kernel
+from gpuseg.backends.cuda_device import Device, Kernel, check_array
 from gpuseg.backends.cuda_pair_plan import (
     PairPlan,
     close_share,
@@ -20,6 +20,7 @@ from gpuseg.backends.cuda_pair_plan import (
     plan_passes,
     rows_per_launch,
 )
+from gpuseg.backends.gpu.memory import in_blocks
 from gpuseg.errors import DataError, ShapeError
 from gpuseg.records import Array, Progress
 
@@ -108,8 +109,9 @@ def _run_pass(
     n_features, n_columns = plan.columns.shape
     order = xp.argsort(plan.column_of[row_ids], kind="stable")
     step = rows_per_launch(n_columns, sums.shape[1], device.limits)
-    for start in range(0, len(row_ids), step):
-        batch = order[start : start + step]
+
+    def add(rows: slice) -> None:
+        batch = order[rows]
         launch = plan_launch(len(batch), n_columns, n_features, sums.shape[1], device.limits)
         parts = xp.zeros((launch.shape.grid[1], len(batch), sums.shape[1]), dtype=np.float64)
         arguments = {
@@ -133,15 +135,16 @@ def _run_pass(
         device.launch(KERNEL, launch.shape, arguments)
         sums[batch] += parts.sum(axis=0) / plan.scale
         device.synchronize()
-        progress(min(1.0, (start + step) / len(row_ids)))
+
+    in_blocks(device, len(row_ids), step, add, operation="silhouette", progress=progress)
 
 
 def _check(
     X: Array, labels: Array, n_clusters: Sequence[int], rows: Array | None, xp: ModuleType
 ) -> None:
     """Refuse what the kernel must not see."""
-    _check_array("X", X, "float32", 2, xp)
-    _check_array("labels", labels, "int32", 2, xp)
+    check_array("X", X, "float32", 2, xp)
+    check_array("labels", labels, "int32", 2, xp)
     if 0 in X.shape:
         raise ShapeError(f"X has shape {X.shape}; it needs at least one row and one column")
     if labels.shape != (len(n_clusters), X.shape[0]):
@@ -157,19 +160,8 @@ def _check(
             raise DataError(f"labels run {found}; expected 0 to {k - 1} for {k} clusters")
     if rows is None:
         return
-    _check_array("rows", rows, "int64", 1, xp)
+    check_array("rows", rows, "int64", 1, xp)
     if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= X.shape[0]):
         raise DataError(
             f"rows run from {int(rows.min())} to {int(rows.max())}; X has {X.shape[0]} rows"
-        )
-
-
-def _check_array(name: str, array: Array, dtype: str, ndim: int, xp: ModuleType) -> None:
-    if not isinstance(array, xp.ndarray):
-        raise ShapeError(f"{name} is {type(array).__name__}; expected {xp.__name__}.ndarray")
-    if array.dtype != dtype or array.ndim != ndim or not array.flags.c_contiguous:
-        raise ShapeError(
-            f"{name} is {array.dtype}, {array.ndim}-dimensional"
-            f"{'' if array.flags.c_contiguous else ', not in C order'}; "
-            f"expected {dtype}, {ndim}-dimensional, in C order"
         )

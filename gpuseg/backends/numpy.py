@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from gpuseg.backends.content_order import content_order
 from gpuseg.backends.cpu.threads import in_threads
 from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans
 
 #: Rows in a block: small enough for the cache, and part of the result, because sums of
 #: floats are added block by block. Never derived from the machine.
 BLOCK_ROWS = 4096
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class NumPyBackend:
@@ -31,21 +30,7 @@ class NumPyBackend:
 
     def row_order(self, features: Sequence[Array]) -> Array:
         """Return an order of the rows that depends on their content alone."""
-        n_samples = features[0].shape[1] if features else 0
-        hashes = np.zeros(n_samples, dtype=np.uint64)
-        for block in features:
-            for feature in block:
-                hashes += feature.view(np.uint32)
-                hashes *= _GOLDEN
-                hashes ^= hashes >> np.uint64(32)
-        by_hash = np.argsort(hashes, kind="stable")
-        ordered = hashes[by_hash]
-        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][:n_samples])
-        # the r-th repetition of a row gets a hash of its own, or repetitions would clump
-        lengths = np.diff(np.append(starts, n_samples))
-        repetition = np.arange(n_samples) - np.repeat(starts, lengths)
-        spread = _mix(ordered + repetition.astype(np.uint64) * _GOLDEN)
-        order: Array = by_hash[np.argsort(spread, kind="stable")]
+        order: Array = content_order(features, np)
         return order
 
     def matrix(self, features: Sequence[Array]) -> Array:
@@ -179,11 +164,3 @@ class NumPyBackend:
 
 def _blocks(n_rows: int, length: int = BLOCK_ROWS) -> Iterator[slice]:
     return (slice(first, first + length) for first in range(0, n_rows, length))
-
-
-def _mix(keys: Array) -> Array:
-    """Scramble 64-bit keys: the finisher of SplitMix64 (Steele, Lea and Flood, 2014)."""
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: Array = keys ^ (keys >> np.uint64(31))
-    return mixed

@@ -1,6 +1,8 @@
-"""Which rows to take when all of them are too many."""
+"""Which rows to take when all of them are too many, and what they say about all."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,3 +33,70 @@ def stratified_rows(labels: np.ndarray, n_clusters: int, n_rows: int) -> np.ndar
         quota = max(MIN_ROWS_PER_CLUSTER, n_rows * len(members) // len(labels))
         parts.append(members[:quota])
     return np.sort(np.concatenate(parts))
+
+
+def accuracy_over_all_rows(votes: np.ndarray, labels: np.ndarray, sizes: np.ndarray) -> float:
+    """Return the out-of-bag accuracy, each cluster weighed by its share of all rows.
+
+    Parameters
+    ----------
+    votes : array of shape (n_fitted, n_classes)
+        All 0 or NaN for a row that was in every bag; it is not judged.
+    labels : array of shape (n_fitted,), int, in ``[0, n_classes)``
+    sizes : array of shape (n_classes,)
+        Rows of each cluster, also those that were not fitted.
+
+    Returns
+    -------
+    accuracy : float
+        NaN when no row can be judged.
+    """
+    judged = votes.sum(axis=1) > 0
+    if not judged.any():
+        return float("nan")
+    labels = labels[judged]
+    right = votes[judged].argmax(axis=1) == labels
+    n_judged = np.bincount(labels, minlength=len(sizes))
+    weight = np.divide(sizes, n_judged, out=np.zeros(len(sizes)), where=n_judged > 0)
+    return float(np.average(right, weights=weight[labels]))
+
+
+class StratifiedSums(NamedTuple):
+    """Sums over sampled rows, by the cluster that they are in."""
+
+    total: np.ndarray  # (n_clusters, ...)
+    squares: np.ndarray  # same shape
+    counts: np.ndarray  # (n_clusters,), rows in the sample
+
+
+class StratifiedMeans(NamedTuple):
+    """Means over all rows, estimated from a sample."""
+
+    mean: np.ndarray
+    stderr: np.ndarray  # 0.0 when every row is in the sample
+
+
+def stratified_means(sums: StratifiedSums, population: np.ndarray) -> StratifiedMeans:
+    """Weigh each cluster by its share of all rows.
+
+    Parameters
+    ----------
+    population : array of shape (n_clusters,)
+        Rows of each cluster, in the sample or not.
+
+    References
+    ----------
+    Cochran (1977), "Sampling Techniques", section 5.6, with finite population correction.
+    """
+    by_cluster = (-1,) + (1,) * (sums.total.ndim - 1)
+    found = sums.counts.reshape(by_cluster)
+    counts = np.maximum(found, 1)
+    share = (population / population.sum()).reshape(by_cluster)
+    # A cluster that is in no sampled row has no say; the caller's sample holds them all.
+    mean = sums.total / counts
+    variance = np.maximum(sums.squares - counts * mean**2, 0) / np.maximum(counts - 1, 1)
+    left_out = 1 - found / np.maximum(population, 1).reshape(by_cluster)
+    return StratifiedMeans(
+        mean=(share * mean).sum(axis=0),
+        stderr=np.sqrt((share**2 * left_out * variance / counts).sum(axis=0)),
+    )

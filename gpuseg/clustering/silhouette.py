@@ -68,7 +68,8 @@ def score_sweep(
     """
     matrix = backend.xp.stack([of_k.astype(backend.xp.int32) for of_k in labels.values()])
     n_clusters = [int(of_k.max()) + 1 for of_k in matrix]
-    sums = backend.distance_sums(X, matrix, n_clusters, rows=rows, progress=progress)
+    chosen = None if rows is None else backend.from_host(rows)
+    sums = backend.distance_sums(X, matrix, n_clusters, rows=chosen, progress=progress)
     scores, samples, stderr = {}, {}, {}
     first = 0
     for k, of_k, width in zip(labels, backend.to_host(matrix), n_clusters, strict=True):

@@ -76,13 +76,17 @@ class HostDevice:
 
     xp = np
 
-    def __init__(self, text=None, *, schedule="forward", options=(), limits=SMALL_LIMITS):
+    def __init__(
+        self, text=None, *, schedule="forward", options=(), limits=SMALL_LIMITS, free=2**30
+    ):
         self.text = text
         self.schedule = schedule
         self.options = options
         self.limits = limits
+        self.free = free
         self.shapes = []
         self.n_barriers = 0
+        self.n_releases = 0
 
     def launch(self, kernel, shape, arguments):
         self.shapes.append(shape)
@@ -114,3 +118,9 @@ class HostDevice:
 
     def synchronize(self):
         """Nothing is under way after a launch."""
+
+    def free_bytes(self):
+        return self.free
+
+    def release(self):
+        self.n_releases += 1

@@ -55,6 +55,20 @@ def compile_for(text: str, arch: int) -> dict[str, Usage]:
     return {name: _usage(part) for name, part in zip(entries[::2], entries[1::2], strict=True)}
 
 
+def ptx_of(text: str, arch: int) -> str:
+    """Compile to the virtual machine's text, in which each instruction can be read."""
+    nvrtc = require_nvrtc()
+    _, program = nvrtc.nvrtcCreateProgram(text.encode(), b"kernel.cu", 0, [], [])
+    options = [*COMPILE_OPTIONS, f"--gpu-architecture=compute_{arch}"]
+    (result,) = nvrtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
+    assert result == nvrtc.nvrtcResult.NVRTC_SUCCESS
+    _, size = nvrtc.nvrtcGetPTXSize(program)
+    ptx = b" " * size
+    nvrtc.nvrtcGetPTX(program, ptx)
+    nvrtc.nvrtcDestroyProgram(program)
+    return ptx.decode()
+
+
 def _usage(report: str) -> Usage:
     def number(pattern: str, default: str | None = None) -> int:
         found = re.search(pattern, report)

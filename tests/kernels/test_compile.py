@@ -1,6 +1,7 @@
 """Every kernel compiles for every architecture we name, within its register budget."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,24 @@ def test_compiler_messages_name_the_file_that_people_edit():
     broken = kernel_text("silhouette").replace("float pairs[kMicro][kMicro];", "floot pairs;", 1)
     with pytest.raises(AssertionError, match=r"silhouette\.cu\(\d+\)"):
         nvrtc.compile_for(broken, 90)
+
+
+@pytest.mark.parametrize("arch", [75, 90, 120])
+@pytest.mark.parametrize("file", ["nearest", "project"])
+def test_kernels_that_promise_the_cpus_bits_keep_denormals_and_fuse_nothing(file, arch):
+    """CuPy compiles with -ftz=true; these instructions must not listen to it."""
+    instructions = re.findall(
+        r"^\s+(?:@\S+ )?([a-z][\w.]+)", nvrtc.ptx_of(kernel_text(file), arch), re.MULTILINE
+    )
+    arithmetic = {i for i in instructions if re.search(r"\.f(32|64)$", i)}
+    moved = ("ld.", "st.", "mov.", "selp.")
+    computed = {i for i in arithmetic if not i.startswith(moved)}
+    expected = {
+        "nearest": {"fma.rn.f32"},
+        "project": {"cvt.f64.f32", "cvt.rn.f32.f64", "sub.rn.f64", "mul.rn.f64", "add.rn.f64"},
+    }
+    assert computed == expected[file]
+
+
+def test_an_instruction_that_flushes_denormals_would_be_seen():
+    assert ".ftz" in nvrtc.ptx_of(kernel_text("silhouette"), 90)

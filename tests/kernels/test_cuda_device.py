@@ -5,9 +5,12 @@ import re
 import numpy as np
 import pytest
 
+from gpuseg.backends import cuda_silhouette
 from gpuseg.backends.cuda_device import Kernel, checked_arguments
-from gpuseg.backends.cuda_silhouette import KERNEL
-from gpuseg.backends.kernel_loader import kernel_text
+from gpuseg.backends.gpu import nearest, projection
+from gpuseg.backends.kernel_loader import KERNEL_FOLDERS, kernel_text
+
+KERNELS = [cuda_silhouette.KERNEL, nearest.KERNEL, projection.KERNEL]
 
 PROBE = Kernel("probe", "probe", arrays={"x": "float32"}, scalars={"n": "int32"})
 C_TYPES = {
@@ -50,14 +53,22 @@ def test_arrays_of_another_device_are_refused():
         checked_arguments(PROBE, arguments(), np, "gpu 1")
 
 
-def test_declared_parameters_are_those_of_the_text():
-    text = kernel_text(KERNEL.file)
-    parameters = re.search(rf" {KERNEL.function}\((.*?)\) {{", text, flags=re.DOTALL)[1]
+def test_every_kernel_file_is_declared():
+    files = {path.stem for path in KERNEL_FOLDERS[1].glob("*.cu")}
+    assert {kernel.file for kernel in KERNELS} == files
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.function)
+def test_declared_parameters_are_those_of_the_text(kernel):
+    text = kernel_text(kernel.file)
+    parameters = re.search(
+        rf"__global__ .*?\b{kernel.function}\((.*?)\) {{", text, flags=re.DOTALL
+    )[1]
     found = {}
     for parameter in parameters.split(","):
         words = re.sub(r"const |__restrict__ ", "", " ".join(parameter.split()))
         kind, name = words.rsplit(" ", 1)
         found[name] = kind
-    declared = {name: C_TYPES[dtype] for name, dtype in KERNEL.arrays.items()}
-    declared |= {name: C_TYPES[dtype].rstrip("*") for name, dtype in KERNEL.scalars.items()}
+    declared = {name: C_TYPES[dtype] for name, dtype in kernel.arrays.items()}
+    declared |= {name: C_TYPES[dtype].rstrip("*") for name, dtype in kernel.scalars.items()}
     assert list(found.items()) == list(declared.items())

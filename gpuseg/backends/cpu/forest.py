@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
 from gpuseg.backends.cpu.threads import thread_count
-from gpuseg.backends.sample import stratified_rows
+from gpuseg.backends.sample import accuracy_over_all_rows, stratified_rows
 from gpuseg.records import Array, Forest, Progress, TreeEnsemble
 
 #: Trees grown between two reports of progress.
@@ -75,14 +75,8 @@ def fit_forest(
 
 def _oob_accuracy(model: Any, labels: Array, sizes: Array) -> float:
     votes = np.nan_to_num(model.oob_decision_function_)
-    judged = votes.sum(axis=1) > 0
-    if not judged.any():
-        return float("nan")
-    labels, votes = labels[judged], votes[judged]
-    right = model.classes_[votes.argmax(axis=1)] == labels
-    n_judged = np.bincount(labels, minlength=len(sizes))
-    weight = np.divide(sizes, n_judged, out=np.zeros(len(sizes)), where=n_judged > 0)
-    return float(np.average(right, weights=weight[labels]))
+    codes = np.asarray(np.searchsorted(model.classes_, labels))
+    return accuracy_over_all_rows(votes, codes, sizes[model.classes_])
 
 
 def _flat_trees(model: Any, n_clusters: int) -> TreeEnsemble:

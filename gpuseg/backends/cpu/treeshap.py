@@ -16,6 +16,7 @@ from gpuseg.backends.cpu.lanes import LANES
 from gpuseg.backends.cpu.threads import in_threads
 from gpuseg.backends.cpu.treeshap_kernel import Trees, explain_rows
 from gpuseg.backends.cpu.treeshap_sums import predict_rows, reduce_rows
+from gpuseg.backends.sample import StratifiedSums, stratified_means
 from gpuseg.records import Array, Forest, Progress, ShapMeans, TreeEnsemble
 
 #: Bits that decide a group. More bits make fewer and larger groups, whose tables then
@@ -105,17 +106,13 @@ def shap_means(
 
 def _means(plan: _Plan, total: _Part, population: Array, n_columns: int) -> ShapMeans:
     """Weigh each stratum by its share of the population."""
-    counts = np.maximum(total.counts, 1)[:, None, None]
-    share = (population / population.sum())[:, None, None]
-    # A cluster that is in no explained row has no say; the caller's sample holds them all.
-    mean = total.absolute / counts
-    variance = np.maximum(total.squares - counts * mean**2, 0) / np.maximum(counts - 1, 1)
-    left_out = 1 - total.counts[:, None, None] / np.maximum(population, 1)[:, None, None]
+    sums = StratifiedSums(total.absolute, total.squares, total.counts)
+    means = stratified_means(sums, population)
     n_clusters = len(population)
     mean_abs, stderr, signed = np.zeros((3, n_clusters, n_columns))
-    mean_abs[:, plan.columns] = (share * mean).sum(axis=0)
-    stderr[:, plan.columns] = np.sqrt((share**2 * left_out * variance / counts).sum(axis=0))
-    signed[:, plan.columns] = total.signed / counts[:, 0]
+    mean_abs[:, plan.columns] = means.mean
+    stderr[:, plan.columns] = means.stderr
+    signed[:, plan.columns] = total.signed / np.maximum(total.counts, 1)[:, None]
     return ShapMeans(mean_abs, stderr, signed, plan.expected, total.gap, int(total.counts.sum()))
 
 

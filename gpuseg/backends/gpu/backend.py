@@ -1,0 +1,165 @@
+"""The operations of the seam on a CUDA device; each imports what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gpuseg.backends.content_order import content_order
+from gpuseg.backends.cuda_device import Device
+from gpuseg.backends.gpu.libraries import Libraries
+from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans
+
+
+class GpuBackend:
+    """The GPU engine; see `gpuseg.backends.base.Backend` for what each operation is.
+
+    Parameters
+    ----------
+    device
+        Where arrays live and kernels run.
+    libraries
+        How cuML is called; by default the installed one.
+    """
+
+    name: str = "gpu"
+
+    def __init__(self, device: Device, libraries: Libraries | None = None) -> None:
+        self._device = device
+        self._libraries = libraries or Libraries()
+        self.xp: ModuleType = device.xp
+
+    def row_order(self, features: Sequence[Array]) -> Array:
+        """Return an order of the rows that depends on their content alone."""
+        return self.to_host(content_order(features, self.xp))
+
+    def matrix(self, features: Sequence[Array]) -> Array:
+        """Return features as an array of shape (n_samples, n_features), float32, C order."""
+        n_samples = features[0].shape[1] if features else 0
+        X = self.xp.empty((n_samples, sum(len(block) for block in features)), dtype=np.float32)
+        first = 0
+        for block in features:
+            X[:, first : first + len(block)] = block.T
+            first += len(block)
+        return X
+
+    def to_host(self, array: Array) -> Any:
+        """Return the array as a NumPy array."""
+        return self.xp.asnumpy(array)
+
+    def from_host(self, array: Any) -> Array:
+        """Return the NumPy array as an array of this backend."""
+        return self.xp.asarray(array)
+
+    def covariance(self, X: Array) -> tuple[Array, Array]:
+        """Return mean (d,) and population covariance (d, d), float64, on the host."""
+        from gpuseg.backends.gpu.sums import covariance
+
+        return covariance(self._device, X)
+
+    def project(self, X: Array, mean: Any, components: Any) -> Array:
+        """Return ``(X - mean) @ components.T`` as float32, each row for itself."""
+        from gpuseg.backends.gpu.projection import project
+
+        return project(self._device, X, mean, components)
+
+    def lloyd(
+        self,
+        X: Array,
+        starts: Sequence[Any],
+        *,
+        max_iter: int,
+        tol: float,
+        progress: Progress,
+    ) -> list[KMeansFit]:
+        """Run k-means from each start, with cuML and then steps of our own."""
+        from gpuseg.backends.gpu.lloyd import lloyd
+
+        return lloyd(
+            self._device,
+            self._libraries,
+            X,
+            starts,
+            max_iter=max_iter,
+            tol=tol,
+            progress=progress,
+        )
+
+    def assign(self, X: Array, centroids: Any, *, progress: Progress) -> Assignment:
+        """Find the nearest and second nearest centroid of every row."""
+        from gpuseg.backends.gpu.nearest import assign
+
+        return assign(self._device, X, centroids, progress=progress)
+
+    def distance_sums(
+        self,
+        X: Array,
+        labels: Array,
+        n_clusters: Sequence[int],
+        *,
+        rows: Array | None,
+        progress: Progress,
+    ) -> Array:
+        """Sum each row's Euclidean distances to every cluster of every k, in one pass."""
+        from gpuseg.backends.cuda_silhouette import distance_sums
+
+        return distance_sums(
+            X, labels, n_clusters, rows=rows, progress=progress, device=self._device
+        )
+
+    def forest(
+        self,
+        X: Array,
+        labels: Array,
+        n_clusters: int,
+        *,
+        n_trees: int,
+        max_depth: int,
+        max_rows: int,
+        random_state: int,
+        progress: Progress,
+    ) -> Forest:
+        """Fit a random forest that predicts the labels."""
+        from gpuseg.backends.gpu.forest import fit_forest
+
+        return fit_forest(
+            self._device,
+            self._libraries,
+            X,
+            labels,
+            n_clusters,
+            n_trees=n_trees,
+            max_depth=max_depth,
+            max_rows=max_rows,
+            random_state=random_state,
+            progress=progress,
+        )
+
+    def shap_means(
+        self,
+        forest: Forest,
+        X: Array,
+        labels: Array,
+        column_of: Any,
+        n_columns: int,
+        *,
+        rows: Array | None,
+        progress: Progress,
+    ) -> ShapMeans:
+        """Reduce TreeSHAP values to means per cluster and original column."""
+        from gpuseg.backends.gpu.shap_means import shap_means
+
+        return shap_means(
+            self._device,
+            self._libraries,
+            forest,
+            X,
+            labels,
+            column_of,
+            n_columns,
+            rows=rows,
+            progress=progress,
+        )
