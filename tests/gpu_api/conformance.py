@@ -1,0 +1,56 @@
+"""Hold gpuseg's calls of GPU libraries against a snapshot of their signatures."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gpu_api.signatures import mistake
+from gpu_api.uses import Use, uses_in
+
+PACKAGE = Path(__file__).parents[2] / "gpuseg"
+
+#: Where the backend declares its calls, those of methods included, which no source tells.
+TABLE = "gpuseg.backends.gpu.libraries"
+
+
+def mistakes(
+    snapshot: Mapping[str, Any], uses: Iterable[Use] | None = None, calls: Any = None
+) -> list[str]:
+    """Return one line for each use that the snapshot contradicts.
+
+    Parameters
+    ----------
+    snapshot
+        As `snapshot.py` makes it.
+    uses, calls
+        By default all uses in the package, and the table of declared calls.
+    """
+    uses = uses_in(PACKAGE) if uses is None else uses
+    calls = declared_calls() if calls is None else calls
+    return [f"{use.place}: {wrong}" for use in (*uses, *calls) if (wrong := _wrong(use, snapshot))]
+
+
+def declared_calls() -> list[Use]:
+    """Return the backend's table of calls; its keywords are known, not its arguments."""
+    if importlib.util.find_spec(TABLE.rpartition(".")[0]) is None:
+        return []
+    calls = importlib.import_module(TABLE).CALLS
+    pairs = calls.items() if isinstance(calls, Mapping) else calls
+    return [
+        Use(TABLE, name, called=True, keywords=tuple(keywords), open_ended=True)
+        for name, keywords in pairs
+    ]
+
+
+def _wrong(use: Use, snapshot: Mapping[str, Any]) -> str | None:
+    signature = snapshot["signatures"].get(use.name)
+    if signature is None:
+        return None if use.name in snapshot["others"] else f"there is no {use.name}"
+    if not use.called:
+        return None
+    found = mistake(signature, use.n_positional, use.keywords, complete=not use.open_ended)
+    return found and f"{use.name}: {found}"
