@@ -14,6 +14,7 @@ from rich.text import Text
 from gpuseg.outputs.wording import apart, day
 
 if TYPE_CHECKING:
+    from gpuseg.backends.gpu_checks import Check
     from gpuseg.doctor import Examination
     from gpuseg.outputs.models import ModelEntry
     from gpuseg.plan import Plan
@@ -256,10 +257,20 @@ def print_model(facts: Mapping[str, Any], stream: TextIO) -> None:
 
 
 def print_examination(found: Examination, stream: TextIO) -> None:
-    """Print what the doctor saw."""
+    """Print what the doctor saw, and what to do first where the GPU cannot be used."""
     console = _console(stream)
     console.print(Text(f"backend  {found.backend} ({found.backend_reason})"))
     for name, value in found.facts.items():
         console.print(Text(f"{name:<18} {value}"))
-    for check in found.checks:
-        console.print(Text(f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.detail}"))
+    console.print(Text("\nWhat the GPU engine needs"))
+    _print_checks(found.gpu, console, failed="no")
+    if found.gpu_obstacle is not None:
+        console.print(Text(f"to use the GPU: {found.gpu_obstacle.remedy}"))
+    console.print(Text(f"\nWhat the {found.backend} engine computes"))
+    _print_checks(found.checks, console, failed="FAIL")
+
+
+def _print_checks(checks: Iterable[Check], console: Console, *, failed: str) -> None:
+    marks = {True: "ok", False: failed, None: "-"}
+    for check in checks:
+        console.print(Text(f"{marks[check.passed]:<4} {check.name}: {check.detail}"))

@@ -3,7 +3,7 @@
     PYTHONPATH=tests python -m gpu_api.snapshot
 
 Run it from the checkout, where the libraries of the extra ``cuda13`` are installed; no GPU
-is needed. It writes ``signatures.json`` and ``cupy_names.json`` beside this file, so that every machine
+is needed. It writes ``signatures.json`` and ``cupy_names.json`` here, so that every machine
 can hold gpuseg's calls against them. With ``--check`` it writes nothing and fails when
 gpuseg uses something that these libraries do not have, or not so.
 """
