@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gpuseg.backends.gpu_checks import Check
     from gpuseg.doctor import Examination
     from gpuseg.outputs.models import ModelEntry
-    from gpuseg.plan import Plan
+    from gpuseg.plan import Plan, StagePlan
     from gpuseg.records import Segmentation, StageCost
 
 #: Between two progress lines when the output is a file or a log, in seconds.
@@ -222,10 +222,23 @@ def print_plan(plan: Plan, stream: TextIO) -> None:
     console.print()
     console.print(_table("Columns", ("column", "role", "decision", "reason"), plan.columns))
     console.print()
-    stages = ((s.name, _bytes(s.memory_bytes), _duration(s.seconds), s.note) for s in plan.stages)
-    console.print(_table("Stages (estimates)", ("stage", "memory", "time", "what"), stages))
+    on_gpu = any(stage.device_bytes is not None for stage in plan.stages)
+    names = ("stage", "memory", *(("GPU memory",) if on_gpu else ()), "time", "what")
+    stages = (_stage_row(stage, on_gpu) for stage in plan.stages)
+    console.print(_table("Stages (estimates)", names, stages))
     for warning in plan.warnings:
         console.print(Text(f"warning: {warning}"))
+
+
+def _stage_row(stage: StagePlan, on_gpu: bool) -> tuple[str, ...]:
+    device = (_bytes(stage.device_bytes or 0),) if on_gpu else ()
+    return (
+        stage.name,
+        _bytes(stage.memory_bytes),
+        *device,
+        _duration(stage.seconds),
+        stage.note,
+    )
 
 
 def print_models(entries: Sequence[ModelEntry], stream: TextIO) -> None:

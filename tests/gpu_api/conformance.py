@@ -35,15 +35,18 @@ def mistakes(
 
 
 def declared_calls() -> list[Use]:
-    """Return the backend's table of calls; its keywords are known, not its arguments."""
+    """Return the backend's table of calls as uses; a call is given everything it declares."""
     if importlib.util.find_spec(TABLE.rpartition(".")[0]) is None:
         return []
-    calls = importlib.import_module(TABLE).CALLS
-    pairs = calls.items() if isinstance(calls, Mapping) else calls
-    return [
-        Use(TABLE, name, called=True, keywords=tuple(keywords), open_ended=True)
-        for name, keywords in pairs
-    ]
+    return [use_of(name, call) for name, call in importlib.import_module(TABLE).CALLS.items()]
+
+
+def use_of(name: str, call: Any) -> Use:
+    """Turn an entry of the table, with target, positional and keywords, into a use."""
+    positional = tuple(p for p in call.positional if p != "self")
+    keywords = tuple(call.keywords)
+    place = f"CALLS[{name!r}]"
+    return Use(place, call.target, True, len(positional), keywords, names=positional)
 
 
 def _wrong(use: Use, snapshot: Mapping[str, Any]) -> str | None:
@@ -53,4 +56,6 @@ def _wrong(use: Use, snapshot: Mapping[str, Any]) -> str | None:
     if not use.called:
         return None
     found = mistake(signature, use.n_positional, use.keywords, complete=not use.open_ended)
+    # a table also says which parameters it means by position
+    found = found or mistake(signature, 0, (*use.names, *use.keywords), complete=False)
     return found and f"{use.name}: {found}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from gpu_api.conformance import declared_calls, mistakes
+from gpu_api.conformance import declared_calls, mistakes, use_of
 from gpu_api.signatures import mistake, signature_text
-from gpu_api.uses import Use, uses_of
+from gpu_api.uses import uses_of
 
 SNAPSHOT = json.loads((Path(__file__).parent / "signatures.json").read_text(encoding="utf-8"))
 
@@ -57,16 +58,23 @@ def test_a_planted_mistake_is_found(source, message):
     assert line.startswith(f"planted.py:{message}")
 
 
-def test_a_planted_mistake_in_the_table_of_calls_is_found():
-    table = [
-        Use("table", "cuml.KMeans.fit", True, keywords=("sample_weights",), open_ended=True),
-        Use("table", "cuml.KMeans.fitt", True, open_ended=True),
-        Use("table", "cuml.KMeans.fit", True, keywords=("sample_weight",), open_ended=True),
-    ]
-    assert [line.partition(";")[0] for line in mistakes(SNAPSHOT, [], table)] == [
-        "table: cuml.KMeans.fit: no keyword 'sample_weights'",
-        "table: there is no cuml.KMeans.fitt",
-    ]
+@pytest.mark.parametrize(
+    ("target", "positional", "keywords", "message"),
+    [
+        ("cuml.KMeans.fit", ("self", "X"), {"y": None, "sample_weight": None}, None),
+        ("cuml.KMeans.fit", ("self", "X"), {"sample_weights": None}, "no keyword 'sample_weights'"),
+        ("cuml.KMeans.fit", ("self",), {}, "['X'] missing"),
+        ("cuml.KMeans.fit", ("self", "rows"), {}, "no keyword 'rows'"),
+        ("cuml.KMeans.fitt", ("self", "X"), {}, "there is no cuml.KMeans.fitt"),
+        ("cuml.KMeans", ("n_clusters",), {}, "1 positional arguments"),
+        ("cuml.explainer.TreeExplainer", (), {"model": None, "data": None}, None),
+    ],
+)
+def test_a_planted_mistake_in_the_table_of_calls_is_found(target, positional, keywords, message):
+    call = SimpleNamespace(target=target, positional=positional, keywords=keywords)
+    lines = mistakes(SNAPSHOT, [], [use_of("planted", call)])
+    assert len(lines) == (0 if message is None else 1)
+    assert all(line.startswith("CALLS['planted']: ") and message in line for line in lines)
 
 
 def test_right_calls_pass():

@@ -19,6 +19,7 @@ class Use(NamedTuple):
     n_positional: int = 0
     keywords: tuple[str, ...] = ()
     open_ended: bool = False  # a * or ** argument: keywords may be more, arguments unknown
+    names: tuple[str, ...] = ()  # what the positional arguments are called, where it is known
 
 
 def uses_in(folder: Path) -> list[Use]:

@@ -1,0 +1,83 @@
+"""The memory of a GPU that a plan states: by hand for one table, and as laws."""
+
+from __future__ import annotations
+
+import io
+from importlib.util import find_spec
+
+import pytest
+
+from gpuseg.device_memory import DeviceWork, device_bytes
+from gpuseg.plan import Plan, StagePlan, with_device_memory
+from gpuseg.terminal import print_plan
+
+pytestmark = pytest.mark.skipif(
+    find_spec("gpuseg.backends.gpu") is None, reason="the GPU engine is not part of this checkout"
+)
+
+WORK = DeviceWork(
+    n_rows=1_000_000, n_encoded=20, n_features=20, n_columns=12, k_values=(2, 3, 4), n_scored=10_000
+)
+GIB = 2**30
+STAGES = tuple(
+    StagePlan(name, 2 * GIB, 1.0, "note")
+    for name in ("read", "prepare", "sweep", "explain", "publish")
+)
+
+
+def test_by_hand():
+    found = device_bytes(WORK, 80 * GIB)
+    kept = 80_000_000 + 12_000_000  # the matrix, three sets of labels
+    assert found["read"] == 0
+    assert found["prepare"] == 240_000_000
+    assert found["publish"] == kept
+    # rows once more with their norms, nine sums of 10,000 rows and one launch's parts, cells
+    silhouette = 84_000_000 + 720_000 + 720_000 + 48_000_000
+    assert found["sweep"] == kept + silhouette
+    # 25,600 leaves x 4 classes x 9 elements of 88 bytes, three times; all rows in one block:
+    # 12 x 4 x 21 of cuML, 8 x 3 x 12 x 4 by column, 9 x 4 of the own cluster, the row
+    paths, row = 3 * 88 * 25_600 * 4 * 9, 1008 + 1152 + 36 + 80
+    assert found["explain"] == kept + paths + 1_000_000 * row
+
+
+def test_little_memory_makes_small_blocks_and_takes_no_more_than_there_is():
+    free = 2 * GIB
+    found = device_bytes(WORK, free)
+    assert found["explain"] < free < device_bytes(WORK, 80 * GIB)["explain"]
+
+
+def test_more_of_anything_never_takes_less():
+    base = device_bytes(WORK, 80 * GIB)
+    for change in (
+        {"n_rows": 2_000_000},
+        {"n_features": 40, "n_encoded": 40},
+        {"n_encoded": 70},
+        {"n_columns": 20},
+        {"k_values": (2, 3, 4, 5)},
+        {"n_scored": 1_000_000},
+    ):
+        more = device_bytes(WORK._replace(**change), 80 * GIB)
+        assert all(more[stage] >= base[stage] for stage in base), change
+        assert more != base
+
+
+def test_a_stage_that_does_not_fit_is_warned_about():
+    large = WORK._replace(n_rows=200_000_000)
+    stages, warnings = with_device_memory(STAGES, large, free_bytes=16 * GIB)
+    needed = {stage.name: stage.device_bytes for stage in stages}
+    assert [w.split()[0] for w in warnings] == [n for n, b in needed.items() if b > 16 * GIB]
+    assert f"prepare needs about {48e9 / GIB:.1f} GiB of GPU memory, 16.0 are free" in warnings
+    assert with_device_memory(STAGES, WORK, free_bytes=16 * GIB)[1] == ()
+
+
+def test_the_terminal_shows_it_where_a_gpu_is_used():
+    def shown(stages) -> str:
+        plan = Plan("t", 9, True, 2, 2, "gpu", "why", (), stages, ())
+        text = io.StringIO()
+        print_plan(plan, text)
+        return text.getvalue()
+
+    assert "GPU memory" not in shown(STAGES)
+    with_gpu = shown(with_device_memory(STAGES, WORK, free_bytes=80 * GIB)[0])
+    assert "GPU memory" in with_gpu
+    assert "229 MiB" in with_gpu  # prepare: 240,000,000 bytes
