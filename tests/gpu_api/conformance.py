@@ -11,7 +11,8 @@ from typing import Any
 from gpu_api.signatures import mistake
 from gpu_api.uses import Use, uses_in
 
-PACKAGE = Path(__file__).parents[2] / "gpuseg"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "gpuseg"
 
 #: Where the backend declares its calls, those of methods included, which no source tells.
 TABLE = "gpuseg.backends.gpu.libraries"
@@ -27,11 +28,16 @@ def mistakes(
     snapshot
         As `snapshot.py` makes it.
     uses, calls
-        By default all uses in the package, and the table of declared calls.
+        By default all uses in the package and the benchmarks, and the table of calls.
     """
-    uses = uses_in(PACKAGE) if uses is None else uses
+    uses = source_uses() if uses is None else uses
     calls = declared_calls() if calls is None else calls
     return [f"{use.place}: {wrong}" for use in (*uses, *calls) if (wrong := _wrong(use, snapshot))]
+
+
+def source_uses() -> list[Use]:
+    """Return every use in the package and the benchmarks."""
+    return uses_in(PACKAGE) + uses_in(ROOT / "bench")
 
 
 def declared_calls() -> list[Use]:

@@ -20,9 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gpu_api.conformance import PACKAGE, declared_calls, mistakes
+from gpu_api.conformance import declared_calls, mistakes, source_uses
 from gpu_api.signatures import signature_text
-from gpu_api.uses import uses_in
 
 HERE = Path(__file__).parent
 SIGNATURES, CUPY_NAMES = HERE / "signatures.json", HERE / "cupy_names.json"
@@ -85,7 +84,7 @@ def snapshot() -> dict[str, Any]:
     wanted = {name for module in MODULES for name in _members(module)}
     wanted |= {name for cls in CLASSES for name in (cls, *_members(cls))} | set(FUNCTIONS)
     # what the code uses beyond that; a name that is not there is found by the check
-    used = {use.name for use in uses_in(PACKAGE)} | {call.name for call in declared_calls()}
+    used = {use.name for use in source_uses()} | {call.name for call in declared_calls()}
     signatures: dict[str, str] = {}
     others = []
     for name in sorted(wanted | used):
