@@ -25,10 +25,9 @@ MIN_FREE_BYTES = 2**30
 #: CUDA versions that the libraries are built for; pyproject.toml has an extra for each.
 CUDA_MAJORS = (13, 12)
 
-#: Supported releases: from, and before. As pyproject.toml has them; a test compares.
-CUPY_RELEASES = ((14, 0, 1), (15,))
-CUPY_BROKEN = (14, 1, 0)
-RAPIDS_RELEASES = ((26, 8), (27,))
+#: Supported releases, as pyproject.toml has them; a test compares.
+CUPY_MIN, CUPY_BROKEN = (14, 0, 1), (14, 1, 0)
+RAPIDS_MIN, RAPIDS_BEFORE = (26, 8), (27,)
 
 #: CuPy under every name that installs a package called cupy.
 CUPY_BUILDS = ("cupy", "cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x")
@@ -200,7 +199,7 @@ def _look_for_cupy(machine: _Machine) -> str:
             f"uninstall all of them, then {_install(machine)}",
         )
     build = machine.cupy = builds[0]
-    _check_release(build, CUPY_RELEASES, machine)
+    _check_release(build, CUPY_MIN, None, machine)
     if release(build.version) == CUPY_BROKEN:
         raise _ObstacleError(f"{build.name} {build.version} is broken", "install another release")
     return f"{build.name} {build.version}"
@@ -222,17 +221,18 @@ def _look_for_rapids(machine: _Machine) -> str:
                 f"{builds[0].name} is built for CUDA {builds[0].cuda_major}, CuPy for {major}",
                 f"uninstall one of them, then {_install(machine)}",
             )
-        _check_release(fitting[0], RAPIDS_RELEASES, machine)
+        _check_release(fitting[0], RAPIDS_MIN, RAPIDS_BEFORE, machine)
         found.append(f"{fitting[0].name} {fitting[0].version}")
     return ", ".join(found)
 
 
 def _check_release(
-    library: Library, releases: tuple[tuple[int, ...], tuple[int, ...]], machine: _Machine
+    library: Library, lowest: tuple[int, ...], before: tuple[int, ...] | None, machine: _Machine
 ) -> None:
-    lowest, before = releases
-    if not lowest <= release(library.version) < before:
-        wanted = f"{'.'.join(map(str, lowest))} or newer, before {before[0]}"
+    found = release(library.version)
+    if found < lowest or (before is not None and found >= before):
+        wanted = f"{'.'.join(map(str, lowest))} or newer"
+        wanted += f", before {before[0]}" if before else ""
         raise _ObstacleError(
             f"{library.name} {library.version} is not supported: {wanted} is", _install(machine)
         )

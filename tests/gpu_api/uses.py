@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 LIBRARIES = {"cupy", "cupyx", "cuml", "cudf", "rmm", "pylibcudf"}
+
+_MENTION = re.compile(rf"\b({'|'.join(sorted(LIBRARIES))}|xp)\b")
 
 
 class Use(NamedTuple):
@@ -36,12 +39,14 @@ def uses_of(source: str, file: str) -> list[Use]:
 
     ``xp`` stands for the array library of a backend, which on a GPU is CuPy.
     """
-    tree = ast.parse(source)
-    known = _imported(tree)
-    called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    inner = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    found = list(_imports(tree, file))
-    for node in ast.walk(tree):
+    if not _MENTION.search(source):
+        return []
+    nodes = list(ast.walk(ast.parse(source)))
+    known = _imported(nodes)
+    called = {id(node.func): node for node in nodes if isinstance(node, ast.Call)}
+    inner = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    found = list(_imports(nodes, file))
+    for node in nodes:
         name = _dotted(node, known)
         if name is None or id(node) in inner or "." not in name:
             continue
@@ -58,10 +63,10 @@ def _call(place: str, name: str, call: ast.Call) -> Use:
     return Use(place, name, True, len(positional), keywords, open_ended)
 
 
-def _imported(tree: ast.AST) -> dict[str, str]:
+def _imported(nodes: list[ast.AST]) -> dict[str, str]:
     """Return what local names stand for."""
     known = {library: library for library in LIBRARIES} | {"xp": "cupy"}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] in LIBRARIES and alias.asname:
@@ -72,9 +77,9 @@ def _imported(tree: ast.AST) -> dict[str, str]:
     return known
 
 
-def _imports(tree: ast.AST, file: str) -> Iterator[Use]:
+def _imports(nodes: list[ast.AST], file: str) -> Iterator[Use]:
     """Yield what is imported from a library by name: a wrong path is found before a call."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in LIBRARIES:
             for alias in node.names:
                 yield Use(f"{file}:{node.lineno}", f"{node.module}.{alias.name}", called=False)
