@@ -107,7 +107,7 @@ def _explain_bytes(work: DeviceWork, free_bytes: int) -> int:
 
     growth = {name: p.default for name, p in inspect.signature(explain).parameters.items()}
     n_fitted = min(work.n_rows, growth["max_forest_rows"])
-    fitting = n_fitted * (4 * work.n_encoded + CUML_FOREST_ROW_BYTES)
+    fitting: int = n_fitted * (4 * work.n_encoded + CUML_FOREST_ROW_BYTES)
     n_leaves = growth["n_trees"] * min(n_fitted, 2 ** growth["max_depth"])
     paths = memory.shap_path_bytes(n_leaves, growth["max_depth"], work.n_clusters)
     row_bytes = memory.shap_row_bytes(

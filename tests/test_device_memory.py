@@ -5,13 +5,19 @@ from __future__ import annotations
 import io
 from importlib.util import find_spec
 
+import numpy as np
+import polars as pl
 import pytest
 
+from gpuseg import pipeline, plan
 from gpuseg.device_memory import DeviceWork, device_bytes
 from gpuseg.plan import Plan, StagePlan, with_device_memory
+from gpuseg.records import Table
+from gpuseg.settings import resolve
+from gpuseg.tables.input import peek_input
 from gpuseg.terminal import print_plan
 
-pytestmark = pytest.mark.skipif(
+needs_engine = pytest.mark.skipif(
     find_spec("gpuseg.backends.gpu") is None, reason="the GPU engine is not part of this checkout"
 )
 
@@ -25,6 +31,7 @@ STAGES = tuple(
 )
 
 
+@needs_engine
 def test_by_hand():
     found = device_bytes(WORK, 80 * GIB)
     kept = 80_000_000 + 12_000_000  # the matrix, three sets of labels
@@ -40,12 +47,14 @@ def test_by_hand():
     assert found["explain"] == kept + paths + 1_000_000 * row
 
 
+@needs_engine
 def test_little_memory_makes_small_blocks_and_takes_no_more_than_there_is():
     free = 2 * GIB
     found = device_bytes(WORK, free)
     assert found["explain"] < free < device_bytes(WORK, 80 * GIB)["explain"]
 
 
+@needs_engine
 def test_more_of_anything_never_takes_less():
     base = device_bytes(WORK, 80 * GIB)
     for change in (
@@ -61,6 +70,7 @@ def test_more_of_anything_never_takes_less():
         assert more != base
 
 
+@needs_engine
 def test_a_stage_that_does_not_fit_is_warned_about():
     large = WORK._replace(n_rows=200_000_000)
     stages, warnings = with_device_memory(STAGES, large, free_bytes=16 * GIB)
@@ -70,14 +80,34 @@ def test_a_stage_that_does_not_fit_is_warned_about():
     assert with_device_memory(STAGES, WORK, free_bytes=16 * GIB)[1] == ()
 
 
+@needs_engine
 def test_the_terminal_shows_it_where_a_gpu_is_used():
     def shown(stages) -> str:
-        plan = Plan("t", 9, True, 2, 2, "gpu", "why", (), stages, ())
+        planned = Plan("t", 9, True, 2, 2, "gpu", "why", (), stages, ())
         text = io.StringIO()
-        print_plan(plan, text)
+        print_plan(planned, text)
         return text.getvalue()
 
     assert "GPU memory" not in shown(STAGES)
     with_gpu = shown(with_device_memory(STAGES, WORK, free_bytes=80 * GIB)[0])
     assert "GPU memory" in with_gpu
     assert "229 MiB" in with_gpu  # prepare: 240,000,000 bytes
+
+
+def test_a_plan_knows_what_decides_the_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {f"x{i}": rng.normal(size=300) for i in range(4)}
+    columns["city"] = rng.choice(["Rome", "Oslo", "Lima"], size=300)
+    pl.DataFrame(columns).write_parquet(tmp_path / "t.parquet")
+    settings = resolve(
+        {"input_table": str(tmp_path / "t.parquet"), "max_clusters": 4, "sample_size": 100}
+        | {"dimension_reduction_threshold": 5}
+    )
+    seen = peek_input(settings)
+    trial = pipeline.run(settings, table=Table(seen.name, seen.sample), keep=False)
+    work = plan._device_work(settings, seen, trial)
+    assert (work.n_rows, work.n_encoded, work.n_columns) == (300, 7, 5)
+    assert work.n_features == trial.n_features <= 5
+    assert (work.k_values, work.n_scored) == ((2, 3, 4), 100)
+    # both matrices stay when there is a projection
+    assert work.matrix_bytes == 4 * 300 * (7 + trial.n_features)
