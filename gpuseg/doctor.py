@@ -16,8 +16,12 @@ from gpuseg.errors import GpusegError
 from gpuseg.outputs.manifest import versions
 from gpuseg.records import no_progress
 
-#: What a backend that does not work here may raise: our own errors, or its libraries'.
-_FAILURES = (GpusegError, RuntimeError, ImportError, OSError, MemoryError)
+#: What a backend may raise that does not work here: our own errors, or those of libraries
+#: that are broken, or newer than we know.
+_FAILURES = (
+    GpusegError, RuntimeError, ImportError, OSError, MemoryError, AttributeError, TypeError,
+    ValueError, LookupError,
+)  # fmt: skip
 
 _K_VALUES = (2, 5)
 
