@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,7 +12,8 @@ import polars as pl
 import pytest
 
 from gpuseg import pipeline, plan
-from gpuseg.device_memory import DeviceWork, device_bytes
+from gpuseg.backends.cuda_pair_plan import plan_pairs, plan_passes
+from gpuseg.device_memory import CELL_ARRAYS, ORDER_ARRAYS, DeviceWork, device_bytes
 from gpuseg.plan import Plan, StagePlan, with_device_memory
 from gpuseg.records import Table
 from gpuseg.settings import resolve
@@ -39,7 +42,7 @@ def test_by_hand():
     assert found["prepare"] == 240_000_000
     assert found["publish"] == kept
     # rows once more with their norms, nine sums of 10,000 rows and one launch's parts, cells
-    silhouette = 84_000_000 + 720_000 + 720_000 + 48_000_000
+    silhouette = 84_000_000 + 720_000 + 720_000 + 80_000_000
     assert found["sweep"] == kept + silhouette
     # 25,600 leaves x 4 classes x 9 elements of 88 bytes, three times; all rows in one block:
     # 12 x 4 x 21 of cuML, 8 x 3 x 12 x 4 by column, 9 x 4 of the own cluster, the row
@@ -92,6 +95,37 @@ def test_the_terminal_shows_it_where_a_gpu_is_used():
     with_gpu = shown(with_device_memory(STAGES, WORK, free_bytes=80 * GIB)[0])
     assert "GPU memory" in with_gpu
     assert "229 MiB" in with_gpu  # prepare: 240,000,000 bytes
+
+
+def peak_arrays(n_rows: int, work: Callable[[], object]) -> float:
+    """Return the most memory that a piece of work takes, in arrays of 8 bytes a row."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1] / n_rows / 8
+    finally:
+        tracemalloc.stop()
+
+
+@needs_engine
+def test_the_arrays_of_a_row_are_counted_right():
+    from gpuseg.backends.content_order import content_order
+
+    n, d, k_values = 200_000, 8, (2, 3, 4, 9)
+    rng = np.random.default_rng(0)
+    features = [rng.normal(size=(d, n)).astype(np.float32)]
+    ordering = peak_arrays(n, lambda: content_order(features, np))
+    assert ORDER_ARRAYS - 4 < ordering <= ORDER_ARRAYS - 2
+
+    X = np.ascontiguousarray(features[0].T)
+    labels = np.stack([np.arange(n, dtype=np.int32) * k // n for k in k_values])
+
+    def cells() -> None:
+        (only,) = plan_passes(labels, d, np)
+        plan_pairs(X, labels, (0, 2, 5, 9), only.cells, np)
+
+    columns = 4 * (d + 1) / 8
+    assert CELL_ARRAYS - 4 < peak_arrays(n, cells) - columns <= CELL_ARRAYS - 2
 
 
 def test_a_plan_knows_what_decides_the_memory(tmp_path):
