@@ -111,7 +111,7 @@ def peak_arrays(n_rows: int, work: Callable[[], object]) -> float:
 def test_the_arrays_of_a_row_are_counted_right():
     from gpuseg.backends.content_order import content_order
 
-    n, d, k_values = 200_000, 8, (2, 3, 4, 9)
+    n, d, k_values = 1_000_000, 8, (2, 3, 4, 9)  # what is bounded no longer counts
     rng = np.random.default_rng(0)
     features = [rng.normal(size=(d, n)).astype(np.float32)]
     ordering = peak_arrays(n, lambda: content_order(features, np))
