@@ -115,7 +115,7 @@ def test_the_arrays_of_a_row_are_counted_right():
     rng = np.random.default_rng(0)
     features = [rng.normal(size=(d, n)).astype(np.float32)]
     ordering = peak_arrays(n, lambda: content_order(features, np))
-    assert ORDER_ARRAYS - 4 < ordering <= ORDER_ARRAYS - 2
+    assert ordering <= ORDER_ARRAYS - 2 < 1.5 * ordering
 
     X = np.ascontiguousarray(features[0].T)
     labels = np.stack([np.arange(n, dtype=np.int32) * k // n for k in k_values])
@@ -124,8 +124,9 @@ def test_the_arrays_of_a_row_are_counted_right():
         (only,) = plan_passes(labels, d, np)
         plan_pairs(X, labels, (0, 2, 5, 9), only.cells, np)
 
-    columns = 4 * (d + 1) / 8
-    assert CELL_ARRAYS - 4 < peak_arrays(n, cells) - columns <= CELL_ARRAYS - 2
+    # half an array for each feature of the columns, and their norms
+    stated = (d + 1) / 2 + CELL_ARRAYS - 2
+    assert peak_arrays(n, cells) <= stated < 1.5 * peak_arrays(n, cells)
 
 
 def test_a_plan_knows_what_decides_the_memory(tmp_path):
