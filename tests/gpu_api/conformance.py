@@ -57,6 +57,8 @@ def use_of(name: str, call: Any) -> Use:
 
 def _wrong(use: Use, snapshot: Mapping[str, Any]) -> str | None:
     signature = snapshot["signatures"].get(use.name)
+    if signature is None and use.guessed:
+        return None
     if signature is None:
         return None if use.name in snapshot["others"] else f"there is no {use.name}"
     if not use.called:

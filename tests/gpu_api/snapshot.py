@@ -84,7 +84,9 @@ def snapshot() -> dict[str, Any]:
     wanted = {name for module in MODULES for name in _members(module)}
     wanted |= {name for cls in CLASSES for name in (cls, *_members(cls))} | set(FUNCTIONS)
     # what the code uses beyond that; a name that is not there is found by the check
-    used = {use.name for use in source_uses()} | {call.name for call in declared_calls()}
+    used = {use.name for use in source_uses() if not use.guessed} | {
+        call.name for call in declared_calls()
+    }
     signatures: dict[str, str] = {}
     others = []
     for name in sorted(wanted | used):

@@ -50,6 +50,8 @@ def test_every_declared_call_is_of_a_library_that_the_extras_install():
             "1: there is no cuml.metrics.silhouette_score",
         ),
         ("cupy.cuda.runtime.memInfo()", "1: there is no cupy.cuda.runtime.memInfo"),
+        ("n = xp.pi\nx[part].argsort(stable=True)", "2: cupy.ndarray.argsort: no keyword 'stable'"),
+        ("n = xp.pi\nlabels.sum(where=m)", "2: cupy.ndarray.sum: no keyword 'where'"),
         ("xp.sum(x, *rest, axiss=1)", "1: cupy.sum: no keyword 'axiss'"),
     ],
 )
@@ -93,6 +95,18 @@ def f(device, arrays, **more):
     return xp.linalg.eigh(x), xp.unique(*arrays, **more), score(x, y, chunksize=9), xp.__name__
 """
     assert wrong(source) == []
+
+
+def test_the_stand_in_for_cupy_has_nothing_that_cupy_lacks():
+    double = pytest.importorskip("doubles.device_arrays")
+    text = (Path(__file__).parent / "cupy_names.json").read_text(encoding="utf-8")
+    names = json.loads(text)
+    offered = {name for name in dir(double.xp) if not name.startswith("_")}
+    assert len(offered) > 20
+    assert offered - set(names["cupy"]) == set()
+    methods = {name for name in dir(double.DeviceArray) if not name.startswith("_")}
+    assert len(methods) > 10
+    assert methods - set(names["ndarray"]) == set()
 
 
 def test_signatures_of_python_and_of_compiled_callables():

@@ -23,6 +23,7 @@ class Use(NamedTuple):
     keywords: tuple[str, ...] = ()
     open_ended: bool = False  # a * or ** argument: keywords may be more, arguments unknown
     names: tuple[str, ...] = ()  # what the positional arguments are called, where it is known
+    guessed: bool = False  # a method of something that may be an array
 
 
 def uses_in(folder: Path) -> list[Use]:
@@ -53,7 +54,26 @@ def uses_of(source: str, file: str) -> list[Use]:
         place = f"{file}:{getattr(node, 'lineno', 0)}"
         found.append(_call(place, name, called[id(node)]) if id(node) in called else
                      Use(place, name, called=False))  # fmt: skip
-    return found
+    return found + list(_methods(nodes, file, known))
+
+
+def _methods(nodes: list[ast.AST], file: str, known: dict[str, str]) -> Iterator[Use]:
+    """Yield calls of methods as if all were arrays', in files where arrays may be CuPy's."""
+    modules = {
+        alias.asname or alias.name
+        for node in nodes
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    for node in nodes:
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        owner = node.func.value
+        if _dotted(node.func, known) or (isinstance(owner, ast.Name) and owner.id in modules):
+            continue
+        use = _call(f"{file}:{node.lineno}", f"cupy.ndarray.{node.func.attr}", node)
+        # of a host array that comes by, the arguments may be too few for CuPy
+        yield use._replace(guessed=True, open_ended=True)
 
 
 def _call(place: str, name: str, call: ast.Call) -> Use:
