@@ -13,12 +13,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SUITES = ("silhouette", "kmeans", "shap_means", "whole_run")
+ON_A_GPU = ("gpu",)  # when asked for
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, a few minutes in all")
-    parser.add_argument("--only", choices=SUITES)
+    parser.add_argument("--only", choices=SUITES + ON_A_GPU)
     parser.add_argument("--out", type=Path, help="folder for one JSON file per benchmark")
     options = parser.parse_args()
     for suite in (options.only,) if options.only else SUITES:

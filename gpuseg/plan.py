@@ -11,8 +11,10 @@ import numpy as np
 from gpuseg import pipeline
 from gpuseg.backends.select import select_backend
 from gpuseg.clustering.sweep import silhouette_work
+from gpuseg.device_memory import DeviceWork, device_bytes, free_device_bytes
 from gpuseg.errors import DataError
 from gpuseg.outputs.destinations import Destinations
+from gpuseg.outputs.reuse import encoder_of
 from gpuseg.records import Segmentation, Table, no_progress
 from gpuseg.settings import Settings
 from gpuseg.tables.input import input_location, peek_input
@@ -47,6 +49,7 @@ class StagePlan(NamedTuple):
     memory_bytes: int
     seconds: float
     note: str
+    device_bytes: int | None = None  # of the GPU, besides; None where none is used
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,10 @@ def make_plan(settings: Settings) -> Plan:
         small = _trial(settings, seen, TRIAL_ROWS // 4)
     except DataError:  # of a sorted table the first rows may be all alike
         small = large
+    stages = _stages(settings, seen, small, large)
+    too_much: tuple[str, ...] = ()
+    if large.backend == "gpu":
+        stages, too_much = with_device_memory(stages, _device_work(settings, seen, large))
     return Plan(
         table=seen.name,
         n_rows=seen.n_rows,
@@ -100,8 +107,8 @@ def make_plan(settings: Settings) -> Plan:
         backend=large.backend,
         backend_reason=large.backend_reason,
         columns=tuple(tuple(row.values()) for row in large.columns.to_pylist()),
-        stages=_stages(settings, seen, small, large),
-        warnings=_warnings(seen, len(large.labels)),
+        stages=stages,
+        warnings=(*_warnings(seen, len(large.labels)), *too_much),
     )
 
 
@@ -150,6 +157,38 @@ def _stages(
             "report, then staged, checked, swapped",
         ),
     )
+
+
+def _device_work(settings: Settings, seen: TableSummary, trial: Segmentation) -> DeviceWork:
+    work = silhouette_work(seen.n_rows, trial.n_features, settings.sample_size)
+    return DeviceWork(
+        n_rows=seen.n_rows,
+        n_encoded=len(encoder_of(trial.model).feature_names),
+        n_features=trial.n_features,
+        n_columns=len(trial.model.columns),
+        k_values=tuple(settings.k_values),
+        n_scored=work.n_scored,
+    )
+
+
+def with_device_memory(
+    stages: tuple[StagePlan, ...], work: DeviceWork, free_bytes: int | None = None
+) -> tuple[tuple[StagePlan, ...], tuple[str, ...]]:
+    """Add what each stage takes of the GPU, and a warning for each that will not fit.
+
+    Parameters
+    ----------
+    free_bytes
+        Memory of the GPU; by default what is free now.
+    """
+    free = free_device_bytes() if free_bytes is None else free_bytes
+    needed = device_bytes(work, free)
+    warnings = tuple(
+        f"{stage} needs about {n_bytes / 2**30:.1f} GiB of GPU memory, {free / 2**30:.1f} are free"
+        for stage, n_bytes in needed.items()
+        if n_bytes > free
+    )
+    return tuple(s._replace(device_bytes=needed[s.name]) for s in stages), warnings
 
 
 def _extended(stage: str, small: Segmentation, large: Segmentation, n_rows: int) -> float:

@@ -14,9 +14,10 @@ from rich.text import Text
 from gpuseg.outputs.wording import apart, day
 
 if TYPE_CHECKING:
+    from gpuseg.backends.gpu_checks import Check
     from gpuseg.doctor import Examination
     from gpuseg.outputs.models import ModelEntry
-    from gpuseg.plan import Plan
+    from gpuseg.plan import Plan, StagePlan
     from gpuseg.records import Segmentation, StageCost
 
 #: Between two progress lines when the output is a file or a log, in seconds.
@@ -221,10 +222,23 @@ def print_plan(plan: Plan, stream: TextIO) -> None:
     console.print()
     console.print(_table("Columns", ("column", "role", "decision", "reason"), plan.columns))
     console.print()
-    stages = ((s.name, _bytes(s.memory_bytes), _duration(s.seconds), s.note) for s in plan.stages)
-    console.print(_table("Stages (estimates)", ("stage", "memory", "time", "what"), stages))
+    on_gpu = any(stage.device_bytes is not None for stage in plan.stages)
+    names = ("stage", "memory", *(("GPU memory",) if on_gpu else ()), "time", "what")
+    stages = (_stage_row(stage, on_gpu) for stage in plan.stages)
+    console.print(_table("Stages (estimates)", names, stages))
     for warning in plan.warnings:
         console.print(Text(f"warning: {warning}"))
+
+
+def _stage_row(stage: StagePlan, on_gpu: bool) -> tuple[str, ...]:
+    device = (_bytes(stage.device_bytes or 0),) if on_gpu else ()
+    return (
+        stage.name,
+        _bytes(stage.memory_bytes),
+        *device,
+        _duration(stage.seconds),
+        stage.note,
+    )
 
 
 def print_models(entries: Sequence[ModelEntry], stream: TextIO) -> None:
@@ -256,10 +270,20 @@ def print_model(facts: Mapping[str, Any], stream: TextIO) -> None:
 
 
 def print_examination(found: Examination, stream: TextIO) -> None:
-    """Print what the doctor saw."""
+    """Print what the doctor saw, and what to do first where the GPU cannot be used."""
     console = _console(stream)
     console.print(Text(f"backend  {found.backend} ({found.backend_reason})"))
     for name, value in found.facts.items():
         console.print(Text(f"{name:<18} {value}"))
-    for check in found.checks:
-        console.print(Text(f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.detail}"))
+    console.print(Text("\nWhat the GPU engine needs"))
+    _print_checks(found.gpu, console, failed="no")
+    if found.gpu_obstacle is not None:
+        console.print(Text(f"to use the GPU: {found.gpu_obstacle.remedy}"))
+    console.print(Text(f"\nWhat the {found.backend} engine computes"))
+    _print_checks(found.checks, console, failed="FAIL")
+
+
+def _print_checks(checks: Iterable[Check], console: Console, *, failed: str) -> None:
+    marks = {True: "ok", False: failed, None: "-"}
+    for check in checks:
+        console.print(Text(f"{marks[check.passed]:<4} {check.name}: {check.detail}"))

@@ -21,7 +21,7 @@ LAYERS = [
     {"outputs"},
     {"doctor"},
     {"pipeline", "estimator"},
-    {"plan", "api"},
+    {"plan", "api", "device_memory"},
     {"terminal"},
     {"cli"},
 ]

@@ -1,17 +1,14 @@
-"""Which engine runs here, and why. Looks without importing any GPU library."""
+"""Which engine runs here, and why."""
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
-import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from gpuseg.backends.base import Backend
+from gpuseg.backends.gpu_checks import Check, gpu_checks
+from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.errors import BackendUnavailableError
-
-#: Name of the driver's library on each platform.
-DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
 class Engine(NamedTuple):
@@ -32,39 +29,38 @@ def select_backend(asked: str) -> Engine:
     Raises
     ------
     BackendUnavailableError
-        If ``gpu`` was asked for; it never falls back.
+        If ``gpu`` was asked for and cannot run; it never falls back.
     """
-    from gpuseg.backends.numpy import NumPyBackend
-
     if asked == "numpy":
         return Engine(NumPyBackend(), "asked for")
-    obstacle = gpu_obstacle()
+    checks = []
+    for check in gpu_checks():
+        checks.append(check)
+        if not check.passed:
+            break
+    return engine_after(asked, checks)
+
+
+def engine_after(asked: str, checks: Sequence[Check]) -> Engine:
+    """Return the engine that these checks of the GPU lead to.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If ``gpu`` was asked for and a check did not pass.
+    """
+    obstacle = next((check for check in checks if not check.passed), None)
+    if obstacle is None:
+        from gpuseg.backends.cuda_device import CupyDevice
+        from gpuseg.backends.gpu import GpuBackend
+
+        seen = {check.name: check.detail for check in checks}
+        facts = ", ".join(seen[name] for name in ("device", "memory", "CuPy", "RAPIDS"))
+        how = "auto" if asked == "auto" else "asked for"
+        return Engine(GpuBackend(CupyDevice()), f"{how}: {facts}")
     if asked == "gpu":
         raise BackendUnavailableError(
-            f"the GPU backend was asked for, but {obstacle}; use --backend auto or numpy"
+            f"the GPU backend was asked for, but {obstacle.detail}; {obstacle.remedy}; "
+            "or use --backend auto or numpy"
         )
-    return Engine(NumPyBackend(), f"auto: {obstacle}")
-
-
-def gpu_obstacle() -> str:
-    """Say in words what keeps the GPU backend from running here.
-
-    This version has no GPU engine yet, so there is always an obstacle; a machine without
-    a driver is told that first, because it would stay one after an upgrade.
-    """
-    driver = driver_version()
-    if driver is None:
-        return f"no NVIDIA driver was found ({DRIVER} cannot be loaded)"
-    return f"this version of gpuseg has no GPU engine yet (the driver supports CUDA {driver})"
-
-
-def driver_version() -> str | None:
-    """Return the CUDA version that the driver supports, e.g. ``13.0``; None without one."""
-    try:
-        library = ctypes.CDLL(DRIVER)
-    except OSError:
-        return None
-    version = ctypes.c_int()
-    if library.cuDriverGetVersion(ctypes.byref(version)) != 0:
-        return None
-    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Engine(NumPyBackend(), f"auto: {obstacle.detail}")
