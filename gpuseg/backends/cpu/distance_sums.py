@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike
 
 from gpuseg.backends.cpu.joint_cells import Pass, plan_passes
 from gpuseg.backends.cpu.pair_kernels import (
-    BLOCK_LINES,
+    BLOCK_ROW_LINES,
     add_chosen_lines,
     add_strip_pairs,
     far_rows,
@@ -191,7 +191,7 @@ def _sum_chosen_rows(
     position[: len(rows)] = np.arange(len(rows))
 
     def add(first_line: int) -> None:
-        last_line = min(first_line + BLOCK_LINES, len(places) // lanes)
+        last_line = min(first_line + BLOCK_ROW_LINES, len(places) // lanes)
         sums = np.zeros((last_line - first_line, of.n_columns, lanes))
         here = slice(first_line * lanes, last_line * lanes)
         add_chosen_lines(
@@ -214,7 +214,7 @@ def _sum_chosen_rows(
             last_line - first_line,
         )
 
-    starts = range(0, len(places) // lanes, BLOCK_LINES)
+    starts = range(0, len(places) // lanes, BLOCK_ROW_LINES)
     for number, _done in enumerate(in_threads(add, starts)):
         progress((number + 1) / len(starts))
 

@@ -25,6 +25,12 @@ PAIR_OVERHEAD = 8
 CELL_OVERHEAD = 50
 
 
+#: Cells of so many rows fill lines of their own. The others come first, so that they are
+#: the rows of the tiles and never their lines when they meet large cells: the sums of a line
+#: are moved to other columns in whole vectors, those of a row are not.
+LARGE_CELL = 12 * LINE
+
+
 class Pass(NamedTuple):
     """Segmentations whose distance sums are computed in one pass over the pairs."""
 
@@ -34,7 +40,7 @@ class Pass(NamedTuple):
     #: (n_cells, n_segmentations) int64: columns, counted from the pass's first, of each cell.
     cell_columns: np.ndarray
     #: (n_places,) int64: the row at each place, sorted by cell, -1 for padding. Each cell
-    #: starts at a multiple of ROWS.
+    #: starts at a multiple of ROWS, a large one at a multiple of LINE; small cells come first.
     order: np.ndarray
     #: (n_places / ROWS,) int64: the cell of each group of ROWS places.
     group_cell: np.ndarray
@@ -88,17 +94,26 @@ def _cost(cells: np.ndarray, n_segmentations: int, n_features: int) -> float:
 
 
 def _lay_out(cells: np.ndarray, labels: np.ndarray, starts: np.ndarray) -> Pass:
+    sizes = np.bincount(cells)
+    large = sizes >= LARGE_CELL
+    rank = np.empty(len(sizes), dtype=np.int64)
+    rank[np.argsort(large, kind="stable")] = np.arange(len(sizes))
+    cells = rank[cells]
     by_cell = np.argsort(cells, kind="stable")
     sizes = np.bincount(cells)
-    n_groups = -(-sizes // ROWS)
-    first_place = ROWS * (np.cumsum(n_groups) - n_groups)
+    unit = np.where(sizes >= LARGE_CELL, LINE, ROWS)
+    n_places = -(-sizes // unit) * unit
+    first_place = np.cumsum(n_places) - n_places
+    first_large = int(np.count_nonzero(~large))
+    if first_large < len(sizes):  # the first large cell begins a line
+        first_place[first_large:] += -first_place[first_large] % LINE
     first_row = np.cumsum(sizes) - sizes
-    n_places = -(-ROWS * int(n_groups.sum()) // LINE) * LINE
+    end = -(-int(first_place[-1] + n_places[-1]) // LINE) * LINE
 
-    order = np.full(n_places, -1, dtype=np.int64)
+    order = np.full(end, -1, dtype=np.int64)
     order[np.arange(len(cells)) + np.repeat(first_place - first_row, sizes)] = by_cell
-    group_cell = np.zeros(n_places // ROWS, dtype=np.int64)
-    group_cell[: n_groups.sum()] = np.repeat(np.arange(len(sizes)), n_groups)
+    edges = np.append(first_place, end) // ROWS
+    group_cell = np.repeat(np.arange(len(sizes)), np.diff(edges))
 
     cell_columns = np.zeros((len(sizes), len(labels)), dtype=np.int64)
     cell_columns[cells] = labels.T + (starts[:-1] - starts[0])

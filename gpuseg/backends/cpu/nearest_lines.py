@@ -16,11 +16,11 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
 
-from gpuseg.backends.cpu.simd import VectorCode
+from gpuseg.backends.cpu.simd import MANY_REGISTERS, VectorCode
 
 #: Rows in a line.
 LANES = 16
@@ -28,7 +28,7 @@ LANES = 16
 #: Lines of a tile: two chains of sums for each. The 32 registers of AVX-512 hold eight
 #: chains of a register each, enough to hide the latency of the multiply-adds; elsewhere a
 #: line takes two registers of 16 and two lines make as many chains.
-LINES = 4 if binding.get_host_cpu_features().get("avx512f") else 2
+LINES = 4 if MANY_REGISTERS else 2
 
 #: Rows in a tile.
 TILE = LANES * LINES

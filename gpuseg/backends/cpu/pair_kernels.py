@@ -7,7 +7,7 @@ Arrays that all kernels share:
 - ``line_cell``: the cell of a line, or -1 where its groups are of several cells.
 - ``sums`` (n_lines, n_columns, lanes) float64: for each point, the sums of its distances.
 
-Distances are added in the panels' type over at most `BLOCK_LINES` lines, then in float64.
+Distances are added in the panels' type within a block of tiles, then in float64.
 """
 
 from __future__ import annotations
@@ -15,13 +15,24 @@ from __future__ import annotations
 import numpy as np
 
 from gpuseg.backends.cpu.compile import jit
-from gpuseg.backends.cpu.simd import ROWS, add_group, add_tile, fold_rows
+from gpuseg.backends.cpu.simd import (
+    ROWS,
+    WIDE,
+    add_group,
+    add_line,
+    add_tile,
+    add_wide_tile,
+    fold_rows,
+)
 
-#: Most lines on either side of a block of tiles, whose sums are kept in short precision.
-BLOCK_LINES = 32
+#: Most lines on the row side of a block of tiles, and on its line side. Sums are kept in short
+#: precision within a block.
+BLOCK_ROW_LINES = 32
+BLOCK_LINES = 128
 
-#: Bytes of coordinates that a block may have on its line side: about a first-level cache.
-BLOCK_BYTES = 32 * 1024
+#: Bytes that a block's line side may have, coordinates and sums for all columns: together
+#: with the rows they stay in a second-level cache.
+BLOCK_BYTES = 512 * 1024
 
 
 @jit()
@@ -65,10 +76,12 @@ def add_strip_pairs(panels, n_features, group_cell, line_cell, cell_columns, edg
     row_sums = np.zeros(ROWS * lanes, panels.dtype)
     folded = np.zeros(lanes, panels.dtype)
     line_sums = np.zeros((BLOCK_LINES + 1) * lanes, panels.dtype)
-    most = _most_lines(n_features, lanes, panels.itemsize)
+    columns = np.zeros((n_columns, BLOCK_LINES * lanes), panels.dtype)
+    touched = np.zeros(n_columns, np.bool_)
+    most = _most_lines(n_features + n_columns, lanes * panels.itemsize)
     for pair in range(len(pairs)):
         rows, lines = pairs[pair]
-        n_rows = _even_block(edges[rows + 1] - edges[rows], BLOCK_LINES)
+        n_rows = _even_block(edges[rows + 1] - edges[rows], BLOCK_ROW_LINES)
         n_lines = _even_block(edges[lines + 1] - edges[lines], most)
         for line in range(edges[lines], edges[lines + 1], n_lines):
             line_end = min(line + n_lines, edges[lines + 1])
@@ -76,13 +89,14 @@ def add_strip_pairs(panels, n_features, group_cell, line_cell, cell_columns, edg
                 row_end = min(row + n_rows, edges[rows + 1], line_end)
                 _add_block(
                     panels, n_features, group_cell, line_cell, cell_columns,
-                    row, row_end, line, line_end, row_sums, folded, line_sums, totals, n_columns,
+                    row, row_end, line, line_end, row_sums, folded, line_sums, columns, touched,
+                    totals, n_columns,
                 )  # fmt: skip
 
 
 @jit()
-def _most_lines(n_features, lanes, itemsize):  # type: ignore[no-untyped-def]
-    return max(2, min(BLOCK_LINES, BLOCK_BYTES // (n_features * lanes * itemsize)))
+def _most_lines(n_vectors, vector_bytes):  # type: ignore[no-untyped-def]
+    return max(2, min(BLOCK_LINES, BLOCK_BYTES // (n_vectors * vector_bytes)))
 
 
 @jit()
@@ -95,7 +109,8 @@ def _even_block(length, most):  # type: ignore[no-untyped-def]
 @jit()
 def _add_block(  # type: ignore[no-untyped-def]
     panels, n_features, group_cell, line_cell, cell_columns,
-    row, row_end, line, line_end, row_sums, folded, line_sums, totals, n_columns,
+    row, row_end, line, line_end, row_sums, folded, line_sums, columns, touched,
+    totals, n_columns,
 ):  # fmt: skip
     """Add the distances of the pairs whose line comes after the row's, and within a line."""
     lanes = len(folded)
@@ -105,7 +120,7 @@ def _add_block(  # type: ignore[no-untyped-def]
     cell = group_cell[row * groups]
     for group in range(row * groups, row_end * groups):
         if group_cell[group] != cell:
-            _add_line_sums(line_sums, line, line_end, cell, cell_columns, totals, n_columns, lanes)
+            _move_to_columns(line_sums, line_end - line, cell_columns[cell], columns, touched)
             cell = group_cell[group]
         own = group // groups
         start = own * panel + group % groups * ROWS
@@ -123,15 +138,24 @@ def _add_block(  # type: ignore[no-untyped-def]
             if line_cell[run] >= 0:
                 while following < line_end and line_cell[following] == line_cell[run]:
                     following += 1
-            for other in range(run, following):
+            other = run
+            while other + WIDE <= following:
+                add_wide_tile(
+                    panels, start, panels, other * panel, n_features,
+                    row_sums, line_sums, (other - line) * lanes,
+                )  # fmt: skip
+                other += WIDE
+            while other < following:
                 add_tile(
                     panels, start, panels, other * panel, n_features,
                     row_sums, line_sums, (other - line) * lanes,
                 )  # fmt: skip
+                other += 1
             _add_row_sums(
                 row_sums, folded, group, run, group_cell, line_cell, cell_columns, totals, n_columns
             )
-    _add_line_sums(line_sums, line, line_end, cell, cell_columns, totals, n_columns, lanes)
+    _move_to_columns(line_sums, line_end - line, cell_columns[cell], columns, touched)
+    _move_to_totals(columns, touched, line, line_end, totals, n_columns, lanes)
 
 
 @jit(inline="always")
@@ -156,6 +180,36 @@ def _add_row_sums(  # type: ignore[no-untyped-def]
 
 
 @jit(inline="always")
+def _move_to_columns(line_sums, n_lines, cell_columns, columns, touched):  # type: ignore[no-untyped-def]
+    """Move the sums of a block's lines over rows of one cell to the columns of that cell.
+
+    Where cells are small this happens after every few rows, so the columns are kept for the
+    block alone, in short precision and in the cache.
+    """
+    lanes = columns.shape[1] // BLOCK_LINES
+    for column in cell_columns:
+        touched[column] = True
+        start = column * columns.shape[1]
+        for place in range(0, n_lines * lanes, lanes):
+            add_line(line_sums, place, columns, start + place)
+    line_sums[: n_lines * lanes] = 0
+
+
+@jit(inline="always")
+def _move_to_totals(columns, touched, line, line_end, totals, n_columns, lanes):  # type: ignore[no-untyped-def]
+    """Move the sums of a block to those of its lines."""
+    for column in range(n_columns):
+        if not touched[column]:
+            continue
+        touched[column] = False
+        start = column * columns.shape[1]
+        for own in range(line, line_end):
+            place = (own * n_columns + column) * lanes
+            add_line(columns, start + (own - line) * lanes, totals, place)
+        columns[column] = 0
+
+
+@jit(inline="always")
 def _add_line_sums(  # type: ignore[no-untyped-def]
     line_sums, line, line_end, cell, cell_columns, totals, n_columns, lanes
 ):
@@ -164,8 +218,7 @@ def _add_line_sums(  # type: ignore[no-untyped-def]
         start = (own - line) * lanes
         for segmentation in range(cell_columns.shape[1]):
             place = (own * n_columns + cell_columns[cell, segmentation]) * lanes
-            for lane in range(0, lanes, ROWS):
-                add_group(line_sums, start + lane, totals, place + lane)
+            add_line(line_sums, start, totals, place)
         for lane in range(lanes):
             line_sums[start + lane] = 0
 
@@ -184,21 +237,29 @@ def add_chosen_lines(  # type: ignore[no-untyped-def]
     panel = n_features * lanes
     unused = np.zeros(ROWS * lanes, panels.dtype)
     line_sums = np.zeros((BLOCK_LINES + 1) * lanes, panels.dtype)
-    n_lines = _most_lines(n_features, lanes, panels.itemsize)
+    n_lines = _most_lines(n_features + n_columns, lanes * panels.itemsize)
     for line in range(first_line, last_line, n_lines):
         line_end = min(line + n_lines, last_line)
         pending = 0
         for group in range(len(group_cell)):
             start = group // groups * panel + group % groups * ROWS
-            for other in range(line, line_end):
+            other = line
+            while other + WIDE <= line_end:
+                add_wide_tile(
+                    panels, start, chosen, other * panel, n_features,
+                    unused, line_sums, (other - line) * lanes,
+                )  # fmt: skip
+                other += WIDE
+            while other < line_end:
                 add_tile(
                     panels, start, chosen, other * panel, n_features,
                     unused, line_sums, (other - line) * lanes,
                 )  # fmt: skip
+                other += 1
             pending += 1
             cell = group_cell[group]
             last = group + 1 == len(group_cell) or group_cell[group + 1] != cell
-            if last or pending == BLOCK_LINES * groups:
+            if last or pending == BLOCK_ROW_LINES * groups:
                 _add_line_sums(
                     line_sums, line, line_end, cell, cell_columns, totals, n_columns, lanes
                 )
