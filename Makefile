@@ -34,6 +34,7 @@ types: $(READY)
 check: lint types test
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,kernels,bench]'
 	$(BIN)/python -m bench --quick
 
 ifdef GPU_PYTHON

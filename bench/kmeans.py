@@ -2,7 +2,9 @@
 
 Every measurement runs in a process of its own, so that its peak memory is its own. The
 inertia of every k is compared with the best of all competitors before any time is shown.
-CPU seconds stand beside wall seconds: on a machine with other work, trust the former.
+CPU seconds stand beside wall seconds: on a machine with other work, trust the former. The
+distances that gpuseg computes are counted in a run of their own, so that its rate can be
+held against the machine's peaks; those of the others cannot be seen.
 
     python bench/kmeans.py [--quick] [--out FILE.json]
 """
@@ -12,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -21,8 +22,13 @@ import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from machine_peak import fma_peak, machine_facts, memory_peak
 
 KS = range(2, 10)
 N_BLOBS = 6
@@ -48,6 +54,25 @@ def gpuseg_sweep(X: np.ndarray) -> dict[int, float]:
     from gpuseg.clustering.kmeans import sweep_kmeans
 
     return {k: entry.fit.inertia for k, entry in sweep_kmeans(NumPyBackend(), X, KS).items()}
+
+
+def count_distances(X: np.ndarray) -> dict[str, float]:
+    """Count distances and bytes of rows that a sweep looks at; each step reads all rows."""
+    from gpuseg.backends.numpy import NumPyBackend
+    from gpuseg.clustering.kmeans import sweep_kmeans
+
+    found = {"distances": 0.0, "bytes": 0.0}
+
+    class Counting(NumPyBackend):
+        def lloyd(self, X: Any, starts: Any, **options: Any) -> Any:
+            fits = super().lloyd(X, starts, **options)
+            for fit in fits:
+                found["distances"] += float(len(X)) * len(fit.centroids) * (fit.n_iter + 1)
+            found["bytes"] += X.nbytes * max((fit.n_iter + 1 for fit in fits), default=0)
+            return fits
+
+    sweep_kmeans(Counting(), X, KS)
+    return found
 
 
 def scikit_learn(X: np.ndarray, n_init: int | str) -> dict[int, float]:
@@ -89,7 +114,15 @@ def measure(tool: str, source: str, repeats: int) -> dict:
         seconds.append(time.perf_counter() - wall)
         cpu_seconds.append(time.process_time() - cpu)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
+    rates = {}
+    if tool == "gpuseg":
+        seen, median = count_distances(X), statistics.median(seconds)
+        rates = {
+            "distances_per_second": seen["distances"] / median,
+            "fma_fraction": seen["distances"] * X.shape[1] / median / fma_peak(),
+            "memory_fraction": seen["bytes"] / median / memory_peak(),
+        }
+    return rates | {
         "tool": tool,
         "n_samples": X.shape[0],
         "n_features": X.shape[1],
@@ -134,6 +167,36 @@ def compare(n_samples: int, n_features: int) -> list[dict]:
     return rows
 
 
+def growth(rows: list[dict]) -> dict[str, float]:
+    """Exponents of gpuseg's time with rows, at 20 features, and with features."""
+    seconds = {
+        (row["n_samples"], row["n_features"]): row["seconds"]
+        for row in rows
+        if row["tool"] == "gpuseg"
+    }
+    steps = {"with_rows": ((200_000, 20), (1_000_000, 20), 5.0)}
+    steps["with_features"] = ((200_000, 8), (200_000, 50), 50 / 8)
+    return {
+        name: float(np.log(seconds[high] / seconds[low]) / np.log(ratio))
+        for name, (low, high, ratio) in steps.items()
+        if low in seconds and high in seconds
+    }
+
+
+def seconds_by_number_of_k(n_samples: int = 20_000) -> dict[int, float]:
+    """Time sweeps of k = 2 to 3, 5, 9 and 17."""
+    from gpuseg.backends.numpy import NumPyBackend
+    from gpuseg.clustering.kmeans import sweep_kmeans
+
+    X, seconds = table(n_samples, 20), {}
+    for largest in (3, 5, 9, 17):
+        for _warm in range(2):
+            begin = time.perf_counter()
+            sweep_kmeans(NumPyBackend(), X, range(2, largest + 1))
+            seconds[largest - 1] = time.perf_counter() - begin
+    return seconds
+
+
 def show(rows: list[dict]) -> None:
     if not rows[0]["good_enough"]:
         print(f"  inertia is more than {QUALITY} times scikit-learn's; times compare unequal work")
@@ -142,7 +205,8 @@ def show(rows: list[dict]) -> None:
             f"{row['n_samples']:>9,} x {row['n_features']:<3} {row['tool']:<25}"
             f"{row['seconds']:>9.2f} s {row['cpu_seconds']:>9.2f} cpu s"
             f"{row['gpuseg_times_faster']:>8.1f} x {row['gpuseg_times_less_cpu']:>8.1f} x cpu"
-            f"{row['extra_peak_mib']:>8.0f} MiB  inertia {row['worst_inertia_ratio']:.5f}",
+            f"{row['extra_peak_mib']:>8.0f} MiB  inertia {row['worst_inertia_ratio']:.5f}"
+            + (f"  {row['fma_fraction']:.0%} of FMA peak" if "fma_fraction" in row else ""),
             flush=True,
         )
 
@@ -166,16 +230,12 @@ def main() -> None:
         compared = compare(*size)
         show(compared)
         rows += compared
+    exponents, by_k = growth(rows), seconds_by_number_of_k()
+    print("growth exponents:", {name: round(value, 2) for name, value in exponents.items()})
+    print("seconds by number of k:", {k: round(value, 3) for k, value in by_k.items()})
     if arguments.out:
-        packages = ("gpuseg", "numpy", "numba", "scikit-learn")
-        report = {
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-            "versions": {name: version(name) for name in packages},
-            "k_values": list(KS),
-            "rows": rows,
-        }
+        report = machine_facts(("gpuseg", "numpy", "numba", "scikit-learn"))
+        report |= {"k_values": list(KS), "rows": rows, "growth": exponents, "by_number_of_k": by_k}
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -6,7 +6,9 @@
 Every case runs in a process of its own: answers are compared before anything is timed. shap
 is timed on as many rows as fit into a few seconds, and its time for all rows is that time
 per row multiplied up, because at full size it takes minutes to hours. shap uses one core
-(more threads do not make it faster); gpuseg is shown with one thread and with all.
+(more threads do not make it faster); gpuseg is shown with one thread and with all. The
+woodelf package, the fastest other way that we found, explains one class of a forest at a
+time: it is timed on all rows for one class, and its time multiplied by the classes.
 """
 
 from __future__ import annotations
@@ -14,19 +16,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
 import warnings
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from machine_peak import machine_facts
 
 from gpuseg.backends.cpu.forest import fit_forest
 from gpuseg.backends.cpu.threads import thread_count
@@ -83,6 +88,7 @@ def measure_case(n_rows: int, n_features: int, max_depth: int) -> dict[str, Any]
         seconds[n_threads] = _repeat(lambda: _ours(forest, X, labels))
         peak = _peak_mib()
     shap_per_row = _time_shap(shap_values, X)
+    woodelf_seconds = _time_woodelf(model, X, shap_values) if find_spec("woodelf") else None
     times = {str(n): statistics.median(values) for n, values in seconds.items()}
     fastest = min(times.values())
     return {
@@ -96,6 +102,8 @@ def measure_case(n_rows: int, n_features: int, max_depth: int) -> dict[str, Any]
         "gpuseg_extra_mib": peak - before,
         "shap_seconds_per_row": shap_per_row["seconds_per_row"],
         "shap_timed_rows": shap_per_row["rows"],
+        "woodelf_seconds": woodelf_seconds,
+        "times_faster_than_woodelf": woodelf_seconds and woodelf_seconds / fastest,
         "times_faster": shap_per_row["seconds_per_row"] * n_rows / fastest,
         "times_faster_one_thread": shap_per_row["seconds_per_row"] * n_rows / times["1"],
         "ns_per_row_and_leaf": fastest / n_rows / int((forest.trees.left < 0).sum()) * 1e9,
@@ -154,6 +162,24 @@ def _time_shap(shap_values: Any, X: np.ndarray) -> dict[str, Any]:
         n_rows = min(len(X), max(2 * n_rows, int(n_rows * SHAP_SECONDS / seconds)))
 
 
+def _time_woodelf(model: RandomForestClassifier, X: np.ndarray, shap_values: Any) -> float:
+    """Return its seconds for all rows and classes, once its values are shap's."""
+    import pandas as pd
+    from woodelf.core.trees.parse_models import load_decision_tree_ensemble_model
+    from woodelf.explainer import WoodelfExplainer
+
+    table = pd.DataFrame(X, columns=[f"f{i}" for i in range(X.shape[1])])
+    trees = load_decision_tree_ensemble_model(model, list(table.columns), class_index=0)
+    explainer = WoodelfExplainer(trees)
+    few = np.asarray(explainer.shap_values(table[:CHECKED_ROWS], verbose=False))
+    difference = np.abs(few - shap_values(X[:CHECKED_ROWS])[:, :, 0]).max()
+    if not difference <= 1e-5:
+        sys.exit(f"woodelf's values differ from shap's by {difference:.1e}")
+    begin = time.perf_counter()
+    explainer.shap_values(table, verbose=False)
+    return (time.perf_counter() - begin) * N_CLUSTERS
+
+
 def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -172,10 +198,33 @@ def print_row(row: dict[str, Any]) -> None:
         f"{row['n_rows']:>8,} {row['n_features']:>4} {row['max_depth']:>5} {row['n_leaves']:>7,} "
         f"{fastest:>8.3f}s {one:>8.3f}s {row['gpuseg_extra_mib']:>6.0f} "
         f"{row['shap_seconds_per_row'] * 1e3:>8.2f}ms {shap_all:>9,.0f}s "
-        f"{row['times_faster']:>7,.0f}x {row['times_faster_one_thread']:>7,.0f}x "
+        f"{row['times_faster']:>7,.0f}x {row['times_faster_one_thread']:>7,.0f}x {_woodelf(row)} "
         f"{row['max_difference']:>8.0e}",
         flush=True,
     )
+
+
+def _woodelf(row: dict[str, Any]) -> str:
+    seconds = row["woodelf_seconds"]
+    if seconds is None:
+        return f"{'':>17}"
+    return f"{seconds:>8.1f}s {row['times_faster_than_woodelf']:>7,.0f}x"
+
+
+def growth(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Exponents of time at depth 8: with rows at 20 columns, with columns at 20,000 rows."""
+    seconds = {
+        (row["n_rows"], row["n_features"]): min(row["gpuseg_seconds"].values())
+        for row in rows
+        if row["max_depth"] == 8
+    }
+    steps = {"with_rows": ((20_000, 20), (100_000, 20), 5.0)}
+    steps["with_columns"] = ((20_000, 8), (20_000, 50), 50 / 8)
+    return {
+        name: float(np.log(seconds[high] / seconds[low]) / np.log(ratio))
+        for name, (low, high, ratio) in steps.items()
+        if low in seconds and high in seconds
+    }
 
 
 def main() -> None:
@@ -191,22 +240,22 @@ def main() -> None:
     every = [(n, d, depth) for depth in DEPTHS for d in WIDTHS for n in SIZES]
     print(
         f"{'rows':>8} {'cols':>4} {'depth':>5} {'leaves':>7} {'gpuseg':>9} {'1 thread':>9} "
-        f"{'MiB':>6} {'shap/row':>10} {'shap, all*':>10} {'ratio':>8} {'1 thr.':>8} {'differ':>8}"
+        f"{'MiB':>6} {'shap/row':>10} {'shap, all*':>10} {'ratio':>8} {'1 thr.':>8} "
+        f"{'woodelf*':>9} {'ratio':>8} {'differ':>8}"
     )
     rows = []
     for case in QUICK if arguments.quick else every:
         rows.append(in_fresh_process(case))
         print_row(rows[-1])
-    print(f"* time per row, measured on some rows, times all rows; {N_TREES} trees, all classes")
+    print(
+        "* shap: time per row, measured on some rows, times all rows; woodelf: one class times all;"
+    )
+    print(f"  {N_TREES} trees, {N_CLUSTERS} classes")
+    exponents = growth(rows)
+    print("growth exponents:", {name: round(value, 2) for name, value in exponents.items()})
     if arguments.out:
-        about = {
-            "machine": platform.processor() or platform.machine(),
-            "threads": thread_count(),
-            "python": platform.python_version(),
-            "libraries": {name: version(name) for name in LIBRARIES},
-            "n_clusters": N_CLUSTERS,
-            "n_trees": N_TREES,
-        }
+        about = machine_facts(LIBRARIES)
+        about |= {"n_clusters": N_CLUSTERS, "n_trees": N_TREES, "growth": exponents}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(about | {"cases": rows}, indent=1) + "\n")
 

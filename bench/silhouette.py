@@ -7,31 +7,30 @@ Every case runs in a process of its own. Answers are compared with scikit-learn'
 anything is timed: all scores where scikit-learn is quick, one of them where it is not; it
 is then timed on that one call, and the time for the sweep, eight times that, is marked. The
 well-written NumPy version is ours: one pass, norms and matrix products in blocks, sums by
-``reduceat`` over rows sorted by all their labels.
+``reduceat`` over rows sorted by all their labels. The kmedoids package (Rust) scores a matrix
+of all distances, which is computed once for all k; it is shown while that matrix fits.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_score
+from sklearn.metrics import pairwise_distances, silhouette_score
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fma_peak import fma_peak
+from machine_peak import fma_peak, machine_facts
 
 from gpuseg.backends.cpu.threads import thread_count
 from gpuseg.clustering.silhouette import silhouette_sweep
@@ -48,6 +47,9 @@ SECONDS_PER_PAIR = 9e-9
 
 #: NumPy in blocks is left out where it would take minutes.
 NUMPY_ROWS = 60_000
+
+#: The matrix of all distances is left out where it would take more than about 2 GB.
+MATRIX_ROWS = 20_000
 
 #: Square root and sums, in multiply-adds of the same length: ../docs/decisions/silhouette.md.
 PAIR_EXTRA = 3
@@ -103,6 +105,17 @@ def numpy_sweep(X: np.ndarray, labels: dict[int, np.ndarray]) -> dict[int, float
     return scores
 
 
+def kmedoids_sweep(X: np.ndarray, labels: dict[int, np.ndarray]) -> dict[int, float]:
+    """Score every k with the kmedoids package, on one matrix of distances."""
+    import kmedoids
+
+    matrix = pairwise_distances(X)
+    return {
+        k: float(kmedoids.silhouette(matrix, of_k, n_cpu=thread_count())[0])
+        for k, of_k in labels.items()
+    }
+
+
 def measure_case(n_rows: int, n_features: int, patience: float) -> dict[str, Any]:
     """Compare, then time, one size; to be run in a fresh process.
 
@@ -118,6 +131,10 @@ def measure_case(n_rows: int, n_features: int, patience: float) -> dict[str, Any
         begin = time.perf_counter()
         _compare(numpy_sweep(X, labels), sweep.scores)
         row["numpy_seconds"] = time.perf_counter() - begin
+    if n_rows <= MATRIX_ROWS and find_spec("kmedoids"):
+        begin = time.perf_counter()
+        _compare(kmedoids_sweep(X, labels), sweep.scores)
+        row["kmedoids_seconds"] = time.perf_counter() - begin
     seconds = _repeat(lambda: silhouette_sweep(X, labels))
     peak = fma_peak()
     row["seconds"] = statistics.median(seconds)
@@ -126,7 +143,7 @@ def measure_case(n_rows: int, n_features: int, patience: float) -> dict[str, Any
     row["fma_peak"] = peak
     row["fma_fraction"] = row["pairs_per_second"] * n_features / peak
     row["fma_fraction_with_root"] = row["pairs_per_second"] * (n_features + PAIR_EXTRA) / peak
-    for other in ("scikit_learn", "numpy"):
+    for other in ("scikit_learn", "numpy", "kmedoids"):
         if f"{other}_seconds" in row:
             row[f"times_faster_than_{other}"] = row[f"{other}_seconds"] / row["seconds"]
     return row
@@ -229,6 +246,7 @@ def print_row(row: dict[str, Any]) -> None:
         f"{row['n_rows']:>8,} {row['n_features']:>4} {row['seconds']:>8.3f}s {extra:>6} "
         f"{row['pairs_per_second'] / 1e9:>7.2f} {row['fma_fraction']:>6.0%} "
         f"{row['fma_fraction_with_root']:>6.0%} {other('scikit_learn')} {other('numpy')} "
+        f"{other('kmedoids')} "
         f"{row.get('max_difference', float('nan')):>8.0e}",
         flush=True,
     )
@@ -247,7 +265,8 @@ def main() -> None:
     every = [(n, d) for n in SIZES for d in WIDTHS]
     print(
         f"{'rows':>8} {'cols':>4} {'gpuseg':>9} {'MiB':>6} {'Gpair/s':>7} {'FMA':>6} {'+root':>6} "
-        f"{'sklearn':>10} {'ratio':>8} {'NumPy':>10} {'ratio':>8} {'differ':>8}"
+        f"{'sklearn':>10} {'ratio':>8} {'NumPy':>10} {'ratio':>8} {'kmedoids':>10} {'ratio':>8} "
+        f"{'differ':>8}"
     )
     rows = []
     patience = QUICK_SECONDS if arguments.quick else SCIKIT_LEARN_SECONDS
@@ -264,13 +283,7 @@ def main() -> None:
     print("growth exponents:", {name: round(value, 2) for name, value in exponents.items()})
     print("seconds by number of k:", {k: round(s, 3) for k, s in with_k["seconds"].items()})
     if arguments.out:
-        about = {
-            "machine": platform.processor() or platform.machine(),
-            "threads": thread_count(),
-            "load_before": os.getloadavg()[0],
-            "python": platform.python_version(),
-            "libraries": {name: version(name) for name in LIBRARIES},
-        }
+        about = machine_facts(LIBRARIES)
         results = {"cases": rows, "growth": exponents, "with_k": with_k}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(about | results, indent=1) + "\n")
