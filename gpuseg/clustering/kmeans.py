@@ -41,7 +41,7 @@ MAX_PATIENCE = 32
 SAME_OPTIMUM = 1e-4
 
 #: Rows on which labels of restarts are compared.
-STABILITY_ROWS = 4096
+STABILITY_ROWS = 2048
 
 #: Squared distances over up to 10,000 features stay below float32's 3.4e38 up to here.
 LARGEST_VALUE = 1e16

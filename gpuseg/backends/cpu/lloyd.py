@@ -26,6 +26,9 @@ from gpuseg.records import Assignment, KMeansFit, Progress, no_progress
 #: Multiply-adds that take a thread about 0.3 ms.
 BLOCK_WORK = 25_000_000
 
+#: From so many rows on, labels under way are a byte each.
+SHORT_LABELS = 2**16
+
 #: Up to so many numbers the rows stay in a cache: then each thread brings runs to their end,
 #: without waiting for others after each step. Beyond, all runs share a pass over the rows.
 CACHED_VALUES = 2**22
@@ -122,7 +125,9 @@ class _Runs:
         self.centroids = np.concatenate(padded)
         self.sums = np.zeros(self.centroids.shape)
         self.counts = np.zeros(len(self.centroids), np.int64)
-        kind = np.uint8 if self.n_clusters.max() < 255 else np.int32
+        # of few rows the labels are given away as they are, of many they are kept short
+        short = len(X) > SHORT_LABELS and self.n_clusters.max() < 255
+        kind = np.uint8 if short else np.int32
         n_tiles = -(-len(X) // TILE)
         self.labels = np.full((len(starts), n_tiles * TILE), np.iinfo(kind).max, kind)
         self.n_iter = np.zeros(len(starts), np.int64)
@@ -165,7 +170,7 @@ class _Runs:
     def fit(self, run: int) -> KMeansFit:
         """Return the result of a finished run."""
         own = slice(self.first[run], self.first[run] + self.n_clusters[run])
-        labels = self.labels[run, : len(self.X)].astype(np.int32)
+        labels = self.labels[run, : len(self.X)].astype(np.int32, copy=False)
         inertia, n_iter = float(self.inertia[run]), int(self.n_iter[run])
         return KMeansFit(self.centroids[own].copy(), labels, inertia, n_iter)
 
