@@ -3,7 +3,7 @@
 //     |x_i - c_j|^2 = sum over the features f, in their order, of (x_if - c_jf)^2
 //
 // each term a subtraction and a fused multiply-add in float32: the operations of
-// gpuseg/backends/cpu/nearest.py, hence its bits. Ties go to the smaller j.
+// gpuseg/backends/cpu/nearest_lines.py, hence its bits. Ties go to the smaller j.
 //
 // A block owns kRows rows, two to a thread, and walks over the centroids eight at a time.
 // Both go through shared memory in chunks of `depth` features; where a chunk holds all
