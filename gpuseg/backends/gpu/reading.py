@@ -31,7 +31,7 @@ from gpuseg.records import Array, ByteRange, RowGroup, Source, Table
 log = logging.getLogger("gpuseg")
 
 #: Arrow's name of a type -> cuDF's. Decimals, durations, times, dictionaries and half floats
-#: are left to the door: cuDF holds them otherwise or not at all.
+#: come from the door's rows: cuDF holds them otherwise or not at all.
 PARQUET_TYPES: Mapping[str, str] = {
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
     "float": "float32",
@@ -83,7 +83,7 @@ def _kinds(
         kind = str(table.arrow.schema.field(name).type)
         if kind not in known:
             where = "CSV" if table.source.format == "csv" else "Parquet"
-            reason = f"cuDF does not read {kind} from {where} to the last bit"
+            reason = f"cuDF does not read {kind} of {where} as the door does"
         elif "." in name:
             reason = "cuDF takes a name with a dot for a path"
         elif len(kinds) == most:
