@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import logging
 import os
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from doubles.gpu_on_host import StrictDevice
 
 from gpuseg.backends.gpu import GpuBackend, memory, reading
 from gpuseg.backends.numpy import NumPyBackend
+from gpuseg.features import FeatureSettings, prepare
 from gpuseg.records import Table
 from gpuseg.tables import CsvOptions, locate, read_table
 
@@ -286,3 +288,38 @@ def test_the_first_and_the_last_row_are_compared():
         assert reading._agrees(device, table, "a", values)
         values[row] = np.nan
         assert not reading._agrees(device, table, "a", values)
+
+
+# -- from the file to the matrix -----------------------------------------------------------
+
+
+def prepared(tmp_path, engine):
+    pq.write_table(numbers(300), tmp_path / "t.parquet", row_group_size=70)
+    return prepare(engine, read_table(locate(str(tmp_path / "t.parquet"))), FeatureSettings())
+
+
+def test_what_was_read_is_gone_before_the_matrix_is_made(tmp_path):
+    read, alive = [], []
+
+    class Watched(GpuBackend):
+        def read_columns(self, table, names):
+            found = super().read_columns(table, names)
+            read.extend(map(weakref.ref, found.values()))
+            return found
+
+        def matrix(self, features):
+            alive.extend(array for array in (ref() for ref in read) if array is not None)
+            return super().matrix(features)
+
+    prepared(tmp_path, Watched(StrictDevice(), cuml_on_host.libraries()))
+    assert len(read) == 6
+    assert alive == []
+
+
+def test_nothing_but_the_order_of_the_rows_comes_back_to_the_host(tmp_path, monkeypatch):
+    fetched = []
+    honest = DeviceArray.get
+    monkeypatch.setattr(DeviceArray, "get", lambda self: fetched.append(self) or honest(self))
+    features = prepared(tmp_path, GpuBackend(StrictDevice(), cuml_on_host.libraries()))
+    assert isinstance(features.X, DeviceArray)
+    assert [(array.dtype, array.shape) for array in fetched] == [(np.int64, (300,))]

@@ -77,6 +77,14 @@ def same_features(gpu, found, expected):
         np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-6)
 
 
+def same_rows(gpu, found, expected):
+    """Compare matrices row by row; one bit of a feature puts a row in another place."""
+    if gpu.xp.ndarray is DeviceArray:
+        np.testing.assert_array_equal(found.order, expected.order)
+    mine = found.in_table_order(gpu.to_host(found.encoded))
+    same_features(gpu, mine, expected.in_table_order(expected.encoded))
+
+
 @pytest.mark.parametrize(
     "wishes",
     [
@@ -97,8 +105,7 @@ def test_a_file_gives_the_same_features(gpu, path, wishes, caplog):
     assert found.decisions == expected.decisions
     assert found.encoded_names == expected.encoded_names
     assert found.warnings == expected.warnings
-    np.testing.assert_array_equal(found.order, expected.order)
-    same_features(gpu, found.encoded, expected.encoded)
+    same_rows(gpu, found, expected)
     assert found.encoded.shape[1] > 8
 
 
@@ -109,8 +116,7 @@ def test_a_fitted_encoder_reads_files_alike(gpu, path):
     expected, _ = encode_features(NumPyBackend(), fitted.encoder, table)
     same_features(gpu, X, expected)
     again = prepare_again(gpu, fitted.encoder, table)
-    np.testing.assert_array_equal(again.order, fitted.order)
-    same_features(gpu, again.X, fitted.X)
+    same_rows(gpu, again, fitted)
 
 
 def test_all_kinds_of_decisions_were_compared(path):
