@@ -42,7 +42,8 @@ MOST_SENT_ROWS = 1 << 22
 NUMBER_ROW_BYTES = 8 + 1
 DIGEST_ROW_BYTES = 6 * 8
 
-#: Share of the free memory that columns which cuDF read may keep until they are features.
+#: Share that columns which cuDF read may keep, until they are features, of the free memory
+#: which fitting one of them leaves.
 COLUMNS_SHARE = 0.25
 
 #: Arrays of 8 bytes a row that are alive while a column is fitted: a date's sorted values
@@ -101,7 +102,8 @@ def read_row_bytes(n_columns: int) -> int:
 
 def columns_that_stay(n_rows: int, free_bytes: int) -> int:
     """Return how many columns of float64 may stay on the device beside what is made of them."""
-    return int(COLUMNS_SHARE * free_bytes) // (8 * max(n_rows, 1))
+    spare = free_bytes - 8 * FIT_ARRAYS * n_rows
+    return max(0, int(COLUMNS_SHARE * spare)) // (8 * max(n_rows, 1))
 
 
 def fitting_bytes(n_rows: int, n_columns: int, free_bytes: int) -> int:
