@@ -69,9 +69,14 @@ def path(request, tmp_path_factory):
     return folder / "rows.csv"
 
 
+def on_host(gpu):
+    """Whether NumPy computes what a device would, so that every bit must be the same."""
+    return gpu.xp.ndarray in (DeviceArray, np.ndarray)
+
+
 def same_features(gpu, found, expected):
     mine = gpu.to_host(found)
-    if gpu.xp.ndarray is DeviceArray:
+    if on_host(gpu):
         assert mine.tobytes() == np.asarray(expected).tobytes()
     else:  # a device adds up in another order, and rounds logarithms its own way
         np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-6)
@@ -79,7 +84,7 @@ def same_features(gpu, found, expected):
 
 def same_rows(gpu, found, expected):
     """Compare matrices row by row; one bit of a feature puts a row in another place."""
-    if gpu.xp.ndarray is DeviceArray:
+    if on_host(gpu):
         np.testing.assert_array_equal(found.order, expected.order)
     mine = found.in_table_order(gpu.to_host(found.encoded))
     same_features(gpu, mine, expected.in_table_order(expected.encoded))
@@ -100,7 +105,8 @@ def test_a_file_gives_the_same_features(gpu, path, wishes, caplog):
     with caplog.at_level(logging.INFO, "gpuseg"):
         found = prepare(gpu, read_table(locate(str(path))), settings)
     assert "cuDF read 0 of" not in caplog.text
-    assert "cuDF read" in caplog.text
+    # an engine that keeps arrays in host memory has the door's rows there
+    assert ("cuDF read" in caplog.text) == (gpu.xp is not np)
     expected = prepare(NumPyBackend(), read_table(locate(str(path))), settings)
     assert found.decisions == expected.decisions
     assert found.encoded_names == expected.encoded_names
