@@ -65,7 +65,7 @@ def device_bytes(work: DeviceWork, free_bytes: int) -> dict[str, int]:
     kept = work.matrix_bytes + work.labels_bytes
     return {
         "read": 0,
-        "prepare": _prepare_bytes(work),
+        "prepare": _prepare_bytes(work, free_bytes),
         "sweep": kept + max(_kmeans_bytes(work, free_bytes - kept), _silhouette_bytes(work)),
         "explain": kept + _explain_bytes(work, free_bytes - kept),
         "publish": kept,
@@ -79,11 +79,17 @@ def free_device_bytes() -> int:
     return driver.memory(0)[0]
 
 
-def _prepare_bytes(work: DeviceWork) -> int:
-    """Features, the matrix made of them, and the matrix in its new order; or the order."""
+def _prepare_bytes(work: DeviceWork, free_bytes: int) -> int:
+    """Features, the matrix made of them, and the matrix in its new order; or the order.
+
+    Before that, the columns that cuDF read, beside the features made of them.
+    """
+    from gpuseg.backends.gpu import memory
+
     encoded = 4 * work.n_rows * work.n_encoded
+    fitting: int = encoded + memory.fitting_bytes(work.n_rows, work.n_columns, free_bytes)
     ordering = encoded + 8 * ORDER_ARRAYS * work.n_rows
-    return max(3 * encoded, ordering, encoded + work.matrix_bytes)
+    return max(3 * encoded, ordering, fitting, encoded + work.matrix_bytes)
 
 
 def _kmeans_bytes(work: DeviceWork, free_bytes: int) -> int:

@@ -7,9 +7,9 @@ tables that leave the house are always Arrow tables on the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # importing gpuseg must stay quick
     import pyarrow as pa
@@ -33,6 +33,52 @@ def part(progress: Progress, begin: float, end: float) -> Progress:
 # -- tables ------------------------------------------------------------------
 
 
+class RowGroup(NamedTuple):
+    """A row group of a Parquet file."""
+
+    path: str
+    number: int
+    n_rows: int
+
+
+class CsvForm(NamedTuple):
+    """A CSV file of plain lines, one row in each, and how its values stand there."""
+
+    path: str
+    names: tuple[str, ...]
+    has_header: bool
+    separator: str
+    quote: str
+    null_values: tuple[str, ...]
+
+
+class ByteRange(NamedTuple):
+    """Whole lines of a file: those whose preceding line end (or the file's start) is in here."""
+
+    begin: int
+    n_bytes: int
+
+
+class Source(Protocol):
+    """The files that a table was read from, for an engine that reads columns itself."""
+
+    @property
+    def format(self) -> str:
+        """Whether the files are ``parquet`` or ``csv``."""
+
+    def is_unchanged(self) -> bool:
+        """Whether the files are those that the table was read from."""
+
+    def row_groups(self) -> Sequence[RowGroup]:
+        """Return all row groups of Parquet files, in the order of the table's rows."""
+
+    def csv_form(self, rows: pa.Table) -> CsvForm | str:
+        """Return the form of a CSV file, or why others than the door cannot read it."""
+
+    def lines(self, form: CsvForm, n_bytes: int) -> Iterator[ByteRange]:
+        """Cut the rows of a plain CSV file into ranges of about so many bytes."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table as it was read: every column, unchanged.
@@ -45,11 +91,14 @@ class Table:
         The rows. Column names are unique.
     notes
         What the reader decided (separator, encoding, …), one sentence each.
+    source
+        Files that hold the same rows; None where there are none.
     """
 
     name: str
     arrow: pa.Table
     notes: tuple[str, ...] = ()
+    source: Source | None = None
 
     @property
     def n_rows(self) -> int:

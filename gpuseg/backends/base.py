@@ -8,11 +8,14 @@ all backends start alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans
+from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Backend(Protocol):
@@ -24,6 +27,51 @@ class Backend(Protocol):
 
     name: str
     xp: ModuleType
+
+    def numbers(self, column: pa.ChunkedArray) -> Array:
+        """Return an Arrow column of numbers as float64, (n,), NaN where there is none.
+
+        Parameters
+        ----------
+        column
+            Whole numbers, floats or decimals; each is rounded once, to the nearest float64.
+        """
+
+    def read_columns(self, table: Table, names: Sequence[str]) -> Mapping[str, Array]:
+        """Read columns of numbers from the files of a table, past the host.
+
+        Parameters
+        ----------
+        names
+            Columns whose numbers will be asked for.
+
+        Returns
+        -------
+        columns
+            Of those names that the backend can read to the very bits which `numbers` gives
+            for the table's rows: what that is. It may be empty.
+        """
+
+    def codes(self, values: Array) -> Array:
+        """Number different numbers in the order in which they first appear.
+
+        Parameters
+        ----------
+        values : Array of shape (n,), float64
+
+        Returns
+        -------
+        codes : Array of shape (n,), int32
+            Equal for equal numbers; -1 for NaN.
+        """
+
+    def digest(self, values: Array) -> bytes:
+        """Return bytes that are the same for arrays of the same bits, in practice only then.
+
+        Parameters
+        ----------
+        values : Array of shape (n,), of numbers or bool
+        """
 
     def row_order(self, features: Sequence[Array]) -> Array:
         """Return an order of the rows that depends on their content alone.

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuseg.records import Array
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def content_order(features: Sequence[Array], xp: Any) -> Array:
@@ -25,7 +25,7 @@ def content_order(features: Sequence[Array], xp: Any) -> Array:
     for block in features:
         for feature in block:
             hashes += feature.view(np.uint32)
-            hashes *= _GOLDEN
+            hashes *= GOLDEN
             hashes ^= hashes >> np.uint64(32)
     by_hash = xp.argsort(hashes, kind="stable")
     ordered = hashes[by_hash]
@@ -34,11 +34,11 @@ def content_order(features: Sequence[Array], xp: Any) -> Array:
     # the r-th repetition of a row gets a hash of its own, or repetitions would clump
     starts = xp.flatnonzero(is_first)[xp.cumsum(is_first) - 1]
     repetition = xp.arange(n_samples) - starts
-    spread = _mix(ordered + repetition.astype(np.uint64) * _GOLDEN)
+    spread = mix(ordered + repetition.astype(np.uint64) * GOLDEN)
     return by_hash[xp.argsort(spread, kind="stable")]
 
 
-def _mix(keys: Array) -> Array:
+def mix(keys: Array) -> Array:
     """Scramble 64-bit keys: the finisher of SplitMix64 (Steele, Lea and Flood, 2014)."""
     keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

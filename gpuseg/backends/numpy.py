@@ -6,16 +6,20 @@ computes nothing does not pay for the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from gpuseg.backends.content_order import content_order
 from gpuseg.backends.cpu.threads import in_threads
-from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans
+from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Rows in a block: small enough for the cache, and part of the result, because sums of
 #: floats are added block by block. Never derived from the machine.
@@ -27,6 +31,27 @@ class NumPyBackend:
 
     name: str = "numpy"
     xp: ModuleType = np
+
+    def numbers(self, column: pa.ChunkedArray) -> Array:
+        """Return an Arrow column of numbers as float64, (n,), NaN where there is none."""
+        return np.asarray(column.cast("float64", safe=False).to_numpy(), dtype=np.float64)
+
+    def read_columns(self, table: Table, names: Sequence[str]) -> Mapping[str, Array]:  # noqa: ARG002
+        """Read nothing: all rows are on the host already, where this engine works."""
+        return {}
+
+    def codes(self, values: Array) -> Array:
+        """Number different numbers in the order in which they first appear."""
+        import pyarrow as pa
+
+        # adding 0 makes one zero of the two
+        encoded = pa.array(values + 0.0, from_pandas=True).dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return codes.astype(np.int32, copy=False)
+
+    def digest(self, values: Array) -> bytes:
+        """Return bytes that are the same for arrays of the same bits, in practice only then."""
+        return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
 
     def row_order(self, features: Sequence[Array]) -> Array:
         """Return an order of the rows that depends on their content alone."""

@@ -1,4 +1,4 @@
-"""One column of an Arrow table as plain arrays: numbers, days, or texts."""
+"""One column of an Arrow table in a plain form: as something to count with, or as texts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
+
+from gpuseg.backends.numpy import NumPyBackend
 
 Floats = npt.NDArray[np.float64]
 
@@ -77,25 +79,25 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def numbers(column: pa.ChunkedArray) -> Floats:
-    """Return a plain column of numbers, booleans, durations or times of day.
+def countable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a plain column of numbers, booleans, durations or times of day as numbers.
 
-    Durations and times count in the column's own unit. Missing values are NaN.
+    Durations and times count in the column's own unit.
     """
     if pat.is_duration(column.type) or pat.is_time(column.type):
-        column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
-    if pat.is_boolean(column.type):
-        column = column.cast(pa.uint8())
-    values = column.cast(pa.float64(), safe=False).to_numpy()
-    return np.asarray(values, dtype=np.float64)
+        return column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
+    return column.cast(pa.uint8()) if pat.is_boolean(column.type) else column
 
 
-def days(column: pa.ChunkedArray) -> Floats:
-    """Return a plain column of dates or timestamps as days since 1970-01-01, in UTC."""
+def ticks_of_dates(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, int]:
+    """Return a plain column of dates or timestamps as whole numbers, and how many are a day.
+
+    They count from 1970-01-01, in UTC.
+    """
     if pat.is_date32(column.type):
-        return numbers(column.cast(pa.int32()))
+        return column.cast(pa.int32()), 1
     per_day = _TICKS_PER_DAY["ms" if pat.is_date64(column.type) else column.type.unit]
-    return numbers(column.cast(pa.int64())) / per_day
+    return column.cast(pa.int64()), per_day
 
 
 def texts(column: pa.ChunkedArray) -> Texts:
@@ -124,7 +126,7 @@ def _written(values: Any) -> Any:
     if family(values.type) == "text":
         return values
     if family(values.type) == "number" and not pat.is_integer(values.type):
-        as_floats = numbers(pa.chunked_array([values]))
+        as_floats = NumPyBackend().numbers(countable(pa.chunked_array([values])))
         return pa.array([_number_text(v) for v in as_floats.tolist()], pa.string())
     return values.cast(pa.string())
 

@@ -78,8 +78,8 @@ class CategoricalEncoder:
         missing = len(self.levels) - 1 if self.has_missing else -1
         known = {category: code for code, category in enumerate(self.categories)}
         level_of = [known.get(value, other) for value in held.values.to_pylist()]
-        level = np.array([*level_of, missing], dtype=np.int32)[held.codes]
-        return xp.asarray(self._table())[:, xp.asarray(level)]
+        levels = xp.asarray(np.array([*level_of, missing], dtype=np.int32))
+        return xp.asarray(self._table())[:, levels[xp.asarray(held.codes)]]
 
     def _table(self) -> npt.NDArray[np.float32]:
         """Return the features of each level, and last, where -1 points at, those of none."""

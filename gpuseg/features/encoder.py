@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuseg.backends.base import Backend
+from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.errors import ModelError
+from gpuseg.features.arrow import family
 from gpuseg.features.categories import CategoricalEncoder
+from gpuseg.features.columns import Columns
 from gpuseg.features.numeric import NumericEncoder
 from gpuseg.features.reduction import Projection
 from gpuseg.features.stored import Stored
@@ -90,7 +93,8 @@ class Encoder:
         """
         if column not in self.column_names:
             raise ModelError(f"the model does not use column '{column}'")
-        cleaned = self.columns[self.column_names.index(column)].reading.read(table.arrow)
+        reading = self.columns[self.column_names.index(column)].reading
+        cleaned = reading.read(Columns(NumPyBackend(), table))
         if cleaned.kind == "categorical":
             return ColumnValues(cleaned.kind, cleaned.values.rows())
         return ColumnValues(cleaned.kind, cleaned.values)
@@ -111,9 +115,15 @@ class Encoder:
             If a column is missing or cannot be read.
         """
         found = [column.reading.find(table.arrow) for column in self.columns]
+        numeric = [
+            column.reading.column
+            for column, values in zip(self.columns, found, strict=True)
+            if column.reading.kind == "numeric" and family(values.type) == "number"
+        ]
+        columns = Columns(backend, table, numeric)
         features = []
         for column, values in zip(self.columns, found, strict=True):
-            cleaned = column.reading.clean(values)
+            cleaned = column.reading.clean(values, columns)
             for warning in cleaned.warnings:
                 warn(warning)
             features.append(column.encode(cleaned, backend.xp))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,7 +36,7 @@ class Gap(NamedTuple):
 
 
 def telling_gaps(
-    backend: Backend, scaled: Mapping[str, Array], missing: Mapping[str, Any]
+    backend: Backend, scaled: Mapping[str, Array], missing: Mapping[str, Array]
 ) -> dict[str, Gap]:
     """Find the columns whose missing values go with other values in another column.
 
@@ -47,12 +46,12 @@ def telling_gaps(
         Column of numbers -> its feature, array of shape (n_samples,), float32, of variance
         about 1 and cut to a few deviations.
     missing
-        Column -> host array of shape (n_samples,), bool. Columns that are missing in the
+        Column -> array of shape (n_samples,), bool. Columns that are missing in the
         same rows are judged once.
     """
-    candidates = _different(missing)
+    candidates = _different(backend, missing)
     best: dict[str, tuple[float, str]] = {}
-    places = {name: backend.from_host(np.flatnonzero(missing[name])) for name in candidates}
+    places = {name: backend.xp.flatnonzero(missing[name]) for name in candidates}
     for other, feature in list(scaled.items())[:MOST_COMPARED]:
         steps = backend.xp.rint(feature * _STEPS).astype(np.int64)
         total, squares = int(steps.sum()), int((steps * steps).sum())
@@ -71,12 +70,12 @@ def telling_gaps(
     }
 
 
-def _different(missing: Mapping[str, Any]) -> Sequence[str]:
+def _different(backend: Backend, missing: Mapping[str, Array]) -> Sequence[str]:
     """Return the columns to judge: enough gaps, and not those of an earlier column."""
     seen: dict[bytes, str] = {}
     for name, rows in missing.items():
-        if SMALLEST_SHARE <= rows.mean() <= 1 - SMALLEST_SHARE:
-            seen.setdefault(hashlib.blake2b(rows.data).digest(), name)
+        if SMALLEST_SHARE <= float(rows.mean()) <= 1 - SMALLEST_SHARE:
+            seen.setdefault(backend.digest(rows), name)
     return list(seen.values())
 
 

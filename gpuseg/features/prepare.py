@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from gpuseg.backends.base import Backend
 from gpuseg.errors import DataError
 from gpuseg.features.categories import fit_categories
+from gpuseg.features.columns import Columns
 from gpuseg.features.encoder import ColumnEncoder, Encoder, Warn, no_warning
 from gpuseg.features.gaps import telling_gaps
 from gpuseg.features.numeric import NumericEncoder, fit_numeric
 from gpuseg.features.reduction import fit_projection
-from gpuseg.features.roles import ColumnPlan, decide
+from gpuseg.features.roles import ColumnPlan, Plan, decide, numeric_names
 from gpuseg.features.settings import FeatureSettings
-from gpuseg.records import Array, ColumnDecision, FeatureMatrix, Progress, Table, no_progress
+from gpuseg.records import Array, ColumnDecision, FeatureMatrix, Progress, Table, no_progress, part
 
 
 class _Column(NamedTuple):
@@ -24,7 +23,7 @@ class _Column(NamedTuple):
     plan: ColumnPlan
     encoder: ColumnEncoder
     features: Array
-    missing: Any = None  # host array of shape (n_samples,), bool; None for categories
+    missing: Array | None = None  # (n_samples,) bool; None where no number is missing
     notes: tuple[str, ...] = ()
 
 
@@ -49,18 +48,13 @@ def prepare(
     """
     if table.n_rows == 0:
         raise DataError(f"{table.name} has no rows; a table with rows to segment was expected")
-    plan = decide(table, settings, progress=lambda part: progress(0.4 * part))
-    warnings = list(plan.warnings)
-    kept = [column for column in plan.columns if column.reading is not None]
-    fitted = {}
-    for number, column_plan in enumerate(kept, start=1):
-        column = _fit_column(backend, table, column_plan, settings, warnings.append)
-        if column is not None:
-            fitted[column_plan.column] = column
-        progress(0.4 + 0.4 * number / len(kept))
-    if settings.transform == "auto" and settings.scaling != "none":
-        _mark_gaps(backend, table, fitted)
-    decisions = tuple(_decision(column, fitted.get(column.column)) for column in plan.columns)
+    warnings: list[str] = []
+    columns = Columns(backend, table, numeric_names(table, settings))
+    plans = decide(table, settings, columns=columns, progress=part(progress, 0.0, 0.4))
+    warnings += plans.warnings
+    fitted = _fit_columns(columns, plans, settings, warnings.append, part(progress, 0.4, 0.8))
+    del columns  # what the backend read makes room for the matrix
+    decisions = tuple(_decision(column, fitted.get(column.column)) for column in plans.columns)
     if not fitted:
         raise DataError(_nothing_to_use(table, decisions))
     encoder = Encoder(tuple(column.encoder for column in fitted.values()))
@@ -164,38 +158,55 @@ def _feature_matrix(
     )
 
 
+def _fit_columns(
+    columns: Columns, plan: Plan, settings: FeatureSettings, warn: Warn, progress: Progress
+) -> dict[str, _Column]:
+    """Fit and encode the kept columns, those left out whose numbers are all the same."""
+    kept = [column for column in plan.columns if column.reading is not None]
+    fitted = {}
+    for number, column_plan in enumerate(kept, start=1):
+        column = _fit_column(columns, column_plan, settings, warn)
+        if column is not None:
+            fitted[column_plan.column] = column
+        progress(number / len(kept))
+    if settings.transform == "auto" and settings.scaling != "none":
+        _mark_gaps(columns, fitted)
+    return fitted
+
+
 def _fit_column(
-    backend: Backend, table: Table, plan: ColumnPlan, settings: FeatureSettings, warn: Warn
+    columns: Columns, plan: ColumnPlan, settings: FeatureSettings, warn: Warn
 ) -> _Column | None:
     assert plan.reading is not None
-    cleaned = plan.reading.read(table.arrow)
+    cleaned, xp = plan.reading.read(columns), columns.xp
     for warning in cleaned.warnings:
         warn(warning)
     if cleaned.kind == "categorical":
         categories = fit_categories(plan.reading, cleaned, settings.scaling)
         if categories is None:
             return None
-        return _Column(plan, categories, categories.encode(cleaned, backend.xp))
-    numbers, notes = fit_numeric(plan.reading, cleaned, settings, backend.xp)
+        return _Column(plan, categories, categories.encode(cleaned, xp))
+    numbers, notes = fit_numeric(plan.reading, cleaned, settings, xp)
     if numbers is None:
         return None
-    missing = np.isnan(cleaned.values)
-    return _Column(plan, numbers, numbers.encode(cleaned, backend.xp), missing, notes)
+    missing = xp.isnan(cleaned.values)
+    gaps = missing if missing.any() else None
+    return _Column(plan, numbers, numbers.encode(cleaned, xp), gaps, notes)
 
 
-def _mark_gaps(backend: Backend, table: Table, fitted: dict[str, _Column]) -> None:
+def _mark_gaps(columns: Columns, fitted: dict[str, _Column]) -> None:
     """Give the columns whose gaps say something an "is missing" feature."""
-    numeric = {name: c for name, c in fitted.items() if c.missing is not None}
+    numeric = {name: c for name, c in fitted.items() if isinstance(c.encoder, NumericEncoder)}
     gaps = telling_gaps(
-        backend,
+        columns.backend,
         {name: column.features[0] for name, column in numeric.items()},
-        {name: column.missing for name, column in numeric.items() if column.missing.any()},
+        {name: c.missing for name, c in numeric.items() if c.missing is not None},
     )
     for name, gap in gaps.items():
         column = numeric[name]
         assert isinstance(column.encoder, NumericEncoder)
         encoder = column.encoder.with_missing(gap.share)
-        features = encoder.encode(encoder.reading.read(table.arrow), backend.xp)
+        features = encoder.encode(encoder.reading.read(columns), columns.xp)
         notes = (*column.notes, gap.reason)
         fitted[name] = column._replace(encoder=encoder, features=features, notes=notes)
 

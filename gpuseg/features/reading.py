@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from gpuseg.errors import ModelError, did_you_mean
-from gpuseg.features.arrow import Floats, Texts, days, family, numbers, plain, texts
+from gpuseg.features.arrow import Texts, family, plain, texts
+from gpuseg.features.columns import Columns
 from gpuseg.features.stored import Stored
 from gpuseg.features.text import DATE_STYLES, NUMBER_STYLES, NumberStyle, read_dates, read_numbers
+from gpuseg.records import Array
 
 #: Numbers beyond this are cut to it: their squares must still be numbers.
 LARGEST = 1e150
@@ -32,8 +34,8 @@ class Cleaned(NamedTuple):
     kind
         ``numeric``, ``categorical`` or ``datetime``.
     values
-        Categorical: `Texts`. Else array of shape (n,), float64, NaN where missing; dates
-        are days since 1970-01-01 (UTC).
+        Categorical: `Texts`. Else array of the backend, of shape (n,), float64, NaN where
+        missing; dates are days since 1970-01-01 (UTC).
     warnings
         What was turned into missing values on the way, in words.
     """
@@ -67,9 +69,9 @@ class Reading:
     number_style: NumberStyle = NUMBER_STYLES[0]
     date_style: str = DATE_STYLES[0]
 
-    def read(self, table: pa.Table) -> Cleaned:
+    def read(self, columns: Columns) -> Cleaned:
         """Find the column in the table and clean it; see `find` and `clean`."""
-        return self.clean(self.find(table))
+        return self.clean(self.find(columns.table.arrow), columns)
 
     def find(self, table: pa.Table) -> pa.ChunkedArray:
         """Return the column of the table.
@@ -90,8 +92,8 @@ class Reading:
             )
         return table.column(place)
 
-    def clean(self, column: pa.ChunkedArray) -> Cleaned:
-        """Read the column.
+    def clean(self, column: pa.ChunkedArray, columns: Columns) -> Cleaned:
+        """Read the column, which is one of `columns`, to where those are wanted.
 
         A column may come in another type than it was fitted with: texts that hold numbers
         or dates are read as such, numbers for a column of categories are compared as their
@@ -115,46 +117,47 @@ class Reading:
                 held = _as_booleans(held)
             return Cleaned(self.kind, held)
         if self.kind == "datetime":
-            return self._clean_dates(column, found)
-        return self._clean_numbers(column, found)
+            return self._clean_dates(column, found, columns)
+        return self._clean_numbers(column, found, columns)
 
-    def _clean_numbers(self, column: pa.ChunkedArray, found: str) -> Cleaned:
+    def _clean_numbers(self, column: pa.ChunkedArray, found: str, columns: Columns) -> Cleaned:
         if found == "text":
-            values, unread = self._read_texts(column)
+            values, unread = self._read_texts(column, columns)
         elif found == "date":
             raise self._retyped(column)
         else:
-            values, unread = numbers(column), ()
-        values, warnings = finite(values, self.column)
+            values, unread = columns.numbers(self.column, column), ()
+        values, warnings = finite(values, self.column, columns.xp)
         return Cleaned(self.kind, values, unread + warnings)
 
-    def _clean_dates(self, column: pa.ChunkedArray, found: str) -> Cleaned:
+    def _clean_dates(self, column: pa.ChunkedArray, found: str, columns: Columns) -> Cleaned:
         if found == "text":
-            values, warnings = self._read_texts(column)
+            values, warnings = self._read_texts(column, columns)
         elif found == "date":
-            values, warnings = days(column), ()
+            values, warnings = columns.days(column), ()
         else:
             raise self._retyped(column)
         odd = (values < FIRST_DAY) | (values >= LAST_DAY)
         if odd.any():
-            values = np.where(odd, np.nan, values)
+            values = columns.xp.where(odd, np.nan, values)
             warnings += (
                 f"column '{self.column}': {_values(odd)} outside 1800 to 2199, treated as missing",
             )
         return Cleaned(self.kind, values, warnings)
 
-    def _read_texts(self, column: pa.ChunkedArray) -> tuple[Floats, tuple[str, ...]]:
+    def _read_texts(
+        self, column: pa.ChunkedArray, columns: Columns
+    ) -> tuple[Array, tuple[str, ...]]:
         held = texts(column)
         if self.kind == "datetime":
             read = read_dates(held.values, self.date_style)
         else:
             read = read_numbers(held.values, self.number_style)
-        # the last entry is what code -1 points at: nothing
-        values: Floats = np.append(read, np.nan)[held.codes]
-        unread = np.isnan(values) & (held.codes >= 0)
+        values, written = columns.spread(read, held.codes)
+        unread = columns.xp.isnan(values) & written
         if not unread.any():
             return values, ()
-        if unread.sum() * 2 > (held.codes >= 0).sum():
+        if int(unread.sum()) * 2 > int(written.sum()):
             raise self._retyped(column)
         what = "dates" if self.kind == "datetime" else "numbers"
         return values, (
@@ -197,18 +200,17 @@ class Reading:
         )
 
 
-def finite(values: Floats, column: str) -> tuple[Floats, tuple[str, ...]]:
+def finite(values: Array, column: str, xp: ModuleType) -> tuple[Array, tuple[str, ...]]:
     """Turn infinities into missing values and cut huge numbers; say so."""
     warnings: tuple[str, ...] = ()
-    with np.errstate(invalid="ignore"):
-        sizes = np.abs(values)
-    endless = np.isinf(sizes)
+    sizes = xp.abs(values)
+    endless = xp.isinf(sizes)
     if endless.any():
-        values = np.where(endless, np.nan, values)
+        values = xp.where(endless, np.nan, values)
         warnings += (f"column '{column}': {_values(endless)} infinite, treated as missing",)
     huge = ~endless & (sizes > LARGEST)
     if huge.any():
-        values = np.where(huge, np.copysign(LARGEST, values), values)
+        values = xp.where(huge, xp.copysign(LARGEST, values), values)
         warnings += (f"column '{column}': {_values(huge)} beyond {LARGEST:g} cut to that",)
     return values, warnings
 
@@ -223,6 +225,6 @@ def _as_booleans(held: Texts) -> Texts:
     return Texts(new_code[held.codes], encoded.dictionary)
 
 
-def _values(chosen: npt.NDArray[np.bool_]) -> str:
+def _values(chosen: Array) -> str:
     count = int(chosen.sum())
     return f"{count:,} value{'s' if count != 1 else ''}"

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gpuseg.backends.base import Backend
+from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.errors import SettingsError
 from gpuseg.features.arrow import Texts, family, plain, texts
 from gpuseg.features.categories import MOST_CATEGORIES, SMALLEST_SHARE, fit_categories
+from gpuseg.features.columns import Columns
 from gpuseg.features.names import may_name_a_key, names_a_key
 from gpuseg.features.reading import Cleaned, Reading
 from gpuseg.features.settings import FeatureSettings
 from gpuseg.features.text import date_style, number_shares, number_style
-from gpuseg.records import ColumnDecision, Progress, Table, no_progress
+from gpuseg.records import Array, ColumnDecision, Progress, Table, no_progress
 
 #: Texts that are this nearly all different tell rows apart and group nothing.
 NEARLY_UNIQUE = 0.9
@@ -75,10 +78,21 @@ class Plan(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def decide(table: Table, settings: FeatureSettings, *, progress: Progress = no_progress) -> Plan:
+def decide(
+    table: Table,
+    settings: FeatureSettings,
+    *,
+    columns: Columns | None = None,
+    progress: Progress = no_progress,
+) -> Plan:
     """Decide what each column is and whether it is used.
 
     Nothing is encoded, so a sample of the rows gives a quick preview.
+
+    Parameters
+    ----------
+    columns
+        The table's columns where numbers are to be looked at; by default on the host.
 
     Raises
     ------
@@ -87,9 +101,10 @@ def decide(table: Table, settings: FeatureSettings, *, progress: Progress = no_p
     """
     names = table.arrow.column_names
     warnings = settings.check(table.name, names)
+    columns = columns or Columns(NumPyBackend(), table)
     plans = []
     for name in names:
-        plans.append(_decide_column(name, table.arrow.column(name), settings))
+        plans.append(_decide_column(name, columns, settings))
         progress(len(plans) / len(names))
     plans = _drop_repetitions(plans, settings)
     warnings += tuple(
@@ -100,13 +115,34 @@ def decide(table: Table, settings: FeatureSettings, *, progress: Progress = no_p
     return Plan(tuple(plans), warnings)
 
 
-def _decide_column(name: str, column: pa.ChunkedArray, settings: FeatureSettings) -> ColumnPlan:
+def numeric_names(table: Table, settings: FeatureSettings) -> list[str]:
+    """Return the columns whose numbers `decide` looks at."""
+    return [
+        field.name
+        for field, column in zip(table.arrow.schema, table.arrow.columns, strict=True)
+        if family(field.type) == "number"
+        and column.null_count < len(column)
+        and field.name not in settings.categorical_columns
+        and _left_out(field.name, settings) is None
+    ]
+
+
+def _left_out(name: str, settings: FeatureSettings) -> ColumnPlan | None:
+    """Return the plan of a column that the user does not want looked at."""
     if name == settings.rowid_column:
         return ColumnPlan(name, "id", "named as rowid_column")
     if settings.columns is not None and name not in settings.columns:
         return ColumnPlan(name, "ignored", "not among the columns that were asked for")
     if name in settings.ignore_columns and not settings.uses(name):
         return ColumnPlan(name, "ignored", "named in ignore_columns")
+    return None
+
+
+def _decide_column(name: str, columns: Columns, settings: FeatureSettings) -> ColumnPlan:
+    left_out = _left_out(name, settings)
+    if left_out is not None:
+        return left_out
+    column = columns.table.arrow.column(name)
     found = family(column.type)
     if found == "other":
         return ColumnPlan(name, "nested", f"type {column.type} is neither number, text nor date")
@@ -117,12 +153,12 @@ def _decide_column(name: str, column: pa.ChunkedArray, settings: FeatureSettings
         found == "boolean" and name not in settings.numeric_columns
     ):
         return _decide_categories(
-            reading, texts(plain(column)), settings, role=_category_role(found)
+            reading, texts(plain(column)), columns, settings, role=_category_role(found)
         )
     if found == "text":
-        return _decide_text(reading, column, settings)
+        return _decide_text(reading, column, columns, settings)
     kind = "datetime" if found == "date" else "numeric"
-    return _decide_numbers(replace(reading, kind=kind), column, settings, "")
+    return _decide_numbers(replace(reading, kind=kind), column, columns, settings, "")
 
 
 def _category_role(found: str) -> str:
@@ -133,7 +169,7 @@ def _category_role(found: str) -> str:
 
 
 def _decide_text(
-    reading: Reading, column: pa.ChunkedArray, settings: FeatureSettings
+    reading: Reading, column: pa.ChunkedArray, columns: Columns, settings: FeatureSettings
 ) -> ColumnPlan:
     held = texts(plain(column))
     counts = held.counts()
@@ -142,17 +178,19 @@ def _decide_text(
     as_numbers = number_style(held.values, counts)
     if as_numbers:
         numeric = replace(reading, kind="numeric", number_style=as_numbers[0])
-        return _decide_numbers(numeric, column, settings, as_numbers[1])
+        return _decide_numbers(numeric, column, columns, settings, as_numbers[1])
     as_dates = date_style(held.values, counts)
     if as_dates:
         dated = replace(reading, kind="datetime", date_style=as_dates[0])
-        return _decide_numbers(dated, column, settings, as_dates[1])
+        return _decide_numbers(dated, column, columns, settings, as_dates[1])
     if reading.column in settings.numeric_columns:
-        return _force_numbers(reading, column, held, settings)
-    return _decide_free_text(reading, held, settings)
+        return _force_numbers(reading, column, held, columns, settings)
+    return _decide_free_text(reading, held, columns, settings)
 
 
-def _decide_free_text(reading: Reading, held: Texts, settings: FeatureSettings) -> ColumnPlan:
+def _decide_free_text(
+    reading: Reading, held: Texts, columns: Columns, settings: FeatureSettings
+) -> ColumnPlan:
     n_present, n_distinct = int((held.codes >= 0).sum()), len(held.values)
     counted = f"{n_distinct:,} different texts in {n_present:,} rows"
     if n_distinct > ENOUGH_TEXTS:
@@ -162,11 +200,15 @@ def _decide_free_text(reading: Reading, held: Texts, settings: FeatureSettings) 
             return ColumnPlan(reading.column, "text", reason)
         if n_distinct >= NEARLY_UNIQUE * n_present:
             return ColumnPlan(reading.column, "id", f"{counted}: looks like an id")
-    return _decide_categories(reading, held, settings)
+    return _decide_categories(reading, held, columns, settings)
 
 
 def _force_numbers(
-    reading: Reading, column: pa.ChunkedArray, held: Texts, settings: FeatureSettings
+    reading: Reading,
+    column: pa.ChunkedArray,
+    held: Texts,
+    columns: Columns,
+    settings: FeatureSettings,
 ) -> ColumnPlan:
     shares = number_shares(held.values, held.counts())
     style = max(shares, key=lambda style: shares[style])
@@ -176,13 +218,16 @@ def _force_numbers(
             "can be read as numbers; leave it out or name it in categorical_columns"
         )
     numeric = replace(reading, kind="numeric", number_style=style)
-    return _decide_numbers(
-        numeric, column, settings, f"{shares[style]:.0%} of the texts read as numbers"
-    )
+    how = f"{shares[style]:.0%} of the texts read as numbers"
+    return _decide_numbers(numeric, column, columns, settings, how)
 
 
 def _decide_categories(
-    reading: Reading, held: Texts, settings: FeatureSettings, role: str = "categorical"
+    reading: Reading,
+    held: Texts,
+    columns: Columns,
+    settings: FeatureSettings,
+    role: str = "categorical",
 ) -> ColumnPlan:
     name, n_distinct, n_rows = reading.column, len(held.values), len(held.codes)
     n_missing = int((held.codes < 0).sum())
@@ -202,13 +247,14 @@ def _decide_categories(
     if n_missing:
         reason += f"; {_missing(n_missing, n_rows)}"
         reason += ", a category of its own" if encoder.has_missing else ", placed in the middle"
+    pattern = columns.backend.digest(columns.backend.from_host(held.codes))
     return ColumnPlan(
         name,
         role,
         reason,
         reading,
-        fingerprint=_digest(held.codes, "|".join(held.values.to_pylist())),
-        pattern=_digest(held.codes) if n_distinct * REPETITIONS <= n_rows else b"",
+        fingerprint=pattern + _digest_of_texts(held),
+        pattern=pattern if n_distinct * REPETITIONS <= n_rows else b"",
         interchangeable=True,
     )
 
@@ -217,11 +263,15 @@ def _decide_categories(
 
 
 def _decide_numbers(
-    reading: Reading, column: pa.ChunkedArray, settings: FeatureSettings, how: str
+    reading: Reading,
+    column: pa.ChunkedArray,
+    columns: Columns,
+    settings: FeatureSettings,
+    how: str,
 ) -> ColumnPlan:
-    values = reading.clean(column).values
+    values, xp = reading.clean(column, columns).values, columns.xp
     name, n_rows = reading.column, len(values)
-    present = np.sort(values[~np.isnan(values)])
+    present = xp.sort(values[~xp.isnan(values)])
     n_missing = n_rows - len(present)
     if not len(present):
         return ColumnPlan(name, "empty", f"no usable value in {n_rows:,} rows")
@@ -229,13 +279,13 @@ def _decide_numbers(
     if n_distinct == 1:
         if SMALLEST_SHARE * n_rows <= n_missing:
             return _decide_categories(
-                replace(reading, kind="categorical"), texts(plain(column)), settings
+                replace(reading, kind="categorical"), texts(plain(column)), columns, settings
             )
         return _constant(name, n_rows, n_missing)
-    whole = bool((present == np.floor(present)).all())
+    whole = bool((present == xp.floor(present)).all())
     if reading.kind == "numeric" and whole and not settings.uses(name):
         n_different = _n_different(column, n_distinct, present)
-        as_key = _decide_key(reading, column, settings, n_different, present)
+        as_key = _decide_key(reading, column, columns, settings, n_different, present)
         if as_key is not None:
             return as_key
     what = "dates" if reading.kind == "datetime" else "whole numbers" if whole else "numbers"
@@ -243,15 +293,15 @@ def _decide_numbers(
     if n_missing:
         reason += f"; {_missing(n_missing, n_rows)}, set to the median"
     binary = whole and n_distinct == 2 and reading.kind == "numeric"
-    zero_one = binary and present[0] == 0 and present[-1] == 1
+    zero_one = binary and (float(present[0]), float(present[-1])) == (0.0, 1.0)
     role = "boolean" if zero_one else reading.kind
     return ColumnPlan(
         name,
         role,
         reason,
         reading,
-        fingerprint=_digest(values),
-        pattern=_numeric_pattern(values, n_distinct),
+        fingerprint=columns.backend.digest(values),
+        pattern=_numeric_pattern(columns.backend, values, n_distinct),
         interchangeable=binary,
     )
 
@@ -259,9 +309,10 @@ def _decide_numbers(
 def _decide_key(
     reading: Reading,
     column: pa.ChunkedArray,
+    columns: Columns,
     settings: FeatureSettings,
     n_different: int,
-    present: Any,
+    present: Array,
 ) -> ColumnPlan | None:
     """Recognise whole numbers that name something instead of counting it."""
     name, n_present = reading.column, len(present)
@@ -269,20 +320,21 @@ def _decide_key(
     if n_different >= NEARLY_UNIQUE_NUMBERS * n_present:
         if may_name_a_key(name):
             return ColumnPlan(name, "id", f"{counted}, under such a name: looks like an id")
-        if n_different > ENOUGH_COUNTING and present[-1] - present[0] + 1 == n_different:
+        width = float(present[-1]) - float(present[0]) + 1
+        if n_different > ENOUGH_COUNTING and width == n_different:
             return ColumnPlan(name, "id", f"{counted}, without a gap: looks like a row number")
     if not names_a_key(name) or n_different <= 2:
         return None
     if n_different > MOST_CATEGORIES:
         return ColumnPlan(name, "id", f"{counted}, under the name of a key: they count nothing")
     categorical = replace(reading, kind="categorical")
-    return _decide_categories(categorical, texts(plain(column)), settings)
+    return _decide_categories(categorical, texts(plain(column)), columns, settings)
 
 
-def _n_different(column: pa.ChunkedArray, n_distinct: int, present: Any) -> int:
+def _n_different(column: pa.ChunkedArray, n_distinct: int, present: Array) -> int:
     """Count different whole numbers also where they are too large for a float64."""
     exact = 2.0**53
-    if present[-1] < exact and present[0] > -exact:
+    if float(present[-1]) < exact and float(present[0]) > -exact:
         return n_distinct
     return int(pc.count_distinct(plain(column)).as_py())
 
@@ -327,15 +379,12 @@ def _is_category(plan: ColumnPlan) -> bool:
     return plan.reading is not None and plan.reading.kind == "categorical"
 
 
-def _numeric_pattern(values: Any, n_distinct: int) -> bytes:
+def _numeric_pattern(backend: Backend, values: Array, n_distinct: int) -> bytes:
     if n_distinct * REPETITIONS > len(values):
         return b""
-    encoded = pa.array(values, from_pandas=True).dictionary_encode()
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return _digest(codes.astype(np.int32))
+    return backend.digest(backend.codes(values))
 
 
-def _digest(values: Any, text: str = "") -> bytes:
-    digest = hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16)
-    digest.update(text.encode())
-    return digest.digest()
+def _digest_of_texts(held: Texts) -> bytes:
+    written = "|".join(held.values.to_pylist()).encode()
+    return hashlib.blake2b(written, digest_size=16).digest()

@@ -17,6 +17,7 @@ from gpuseg.tables.delimited import sample_delimited
 from gpuseg.tables.dialect import CsvOptions
 from gpuseg.tables.json_lines import sample_json
 from gpuseg.tables.location import Location
+from gpuseg.tables.source import FileSource
 from gpuseg.tables.systems import system
 
 PEEK_ROWS = 10_000
@@ -82,16 +83,18 @@ def read_table(
         If reading failed after retries.
     """
     notes: tuple[str, ...] = ()
+    source = None
     if location.in_warehouse:
         arrow = system(location).read(location, columns=columns, query=query)
     elif query is not None:
         raise SettingsError(f"an input query runs in a warehouse, not in '{location.display}'")
     else:
         with _file_errors(location):
+            source = FileSource.of(location, csv) if columns is None else None
             arrow, notes = files.read(location, columns=columns, csv=csv, progress=progress)
     _check_columns(location, arrow.column_names)
     progress(1.0)
-    return Table(location.display, arrow, notes)
+    return Table(location.display, arrow, notes, source)
 
 
 def peek(

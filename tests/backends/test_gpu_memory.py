@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import oracles
+import pyarrow as pa
 import pytest
 from doubles import cuml_on_host
 from doubles.device_arrays import DeviceArray, xp
@@ -18,7 +19,9 @@ from doubles.gpu_on_host import StrictDevice
 from gpuseg.backends.gpu import GpuBackend, memory, sums
 from gpuseg.backends.gpu.forest import CumlForest
 from gpuseg.backends.gpu.memory import FEWEST_ROWS, in_blocks, rows_per_block
-from gpuseg.records import Forest, no_progress
+from gpuseg.backends.numpy import NumPyBackend
+from gpuseg.features import FeatureSettings, prepare
+from gpuseg.records import Forest, Table, no_progress
 
 
 class Small:
@@ -247,3 +250,18 @@ def test_shap_takes_what_the_model_says(n_features, n_columns, n_classes):
     inside_cuml = 8 * n_rows * n_classes * (n_features + 1)
     promised = n_rows * memory.shap_row_bytes(n_features, n_columns, n_classes, n_classes)
     assert 0.4 * (promised - inside_cuml) < taken < promised - inside_cuml + 300_000
+
+
+@pytest.mark.parametrize("dates", [True, False])
+def test_fitting_a_column_takes_what_the_model_says(dates):
+    n_rows = 100_000
+    rng = np.random.default_rng(0)
+    values = (
+        rng.integers(10**9, 2 * 10**9, n_rows) if dates else np.exp(2 * rng.normal(size=n_rows))
+    )
+    column = pa.array(values, pa.timestamp("s")) if dates else pa.array(values)
+    table = Table("t", pa.table({"a": column}))
+    taken = peak_bytes(lambda: prepare(NumPyBackend(), table, FeatureSettings()))
+    # of these, the features and one column may stay
+    promised = memory.fitting_bytes(n_rows, 1, 2**40) + 4 * n_rows * 5
+    assert 0.5 * promised < taken < promised + 300_000

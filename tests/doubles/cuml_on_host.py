@@ -12,6 +12,7 @@ import warnings
 from types import SimpleNamespace
 
 import numpy as np
+from doubles.cudf_on_host import CUDF
 from doubles.device_arrays import DeviceArray
 from sklearn.ensemble import RandomForestClassifier as ScikitLearnForest
 
@@ -179,7 +180,7 @@ CUML = SimpleNamespace(
 
 def resolve(target):
     """Find a dotted name among the stand-ins."""
-    found = SimpleNamespace(cuml=CUML)
+    found = SimpleNamespace(cuml=CUML, cudf=CUDF)
     for part in target.split("."):
         found = getattr(found, part)
     return found

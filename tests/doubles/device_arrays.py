@@ -14,7 +14,8 @@ import numpy as np
 
 _FUNCTIONS = """
     abs all any arange argmax argmin argsort ascontiguousarray bincount ceil clip concatenate
-    cos cumsum empty flatnonzero floor full isfinite isnan log1p maximum mean minimum ones
+    copysign cos cumsum empty flatnonzero floor full isfinite isinf isnan log1p maximum mean
+    minimum ones
     rint searchsorted sign sin sort sqrt stack sum unique where zeros
 """
 _METHODS = "all any argmax argmin astype copy cumsum max mean min ravel reshape sum take"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuseg.backends.content_order import content_order
 from gpuseg.backends.cuda_device import Device
 from gpuseg.backends.gpu.libraries import Libraries
-from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans
+from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class GpuBackend:
@@ -22,7 +25,7 @@ class GpuBackend:
     device
         Where arrays live and kernels run.
     libraries
-        How cuML is called; by default the installed one.
+        How cuML and cuDF are called; by default the installed ones.
     """
 
     name: str = "gpu"
@@ -31,6 +34,30 @@ class GpuBackend:
         self._device = device
         self._libraries = libraries or Libraries()
         self.xp: ModuleType = device.xp
+
+    def numbers(self, column: pa.ChunkedArray) -> Array:
+        """Return an Arrow column of numbers as float64, (n,), NaN where there is none."""
+        from gpuseg.backends.gpu.columns import numbers
+
+        return numbers(self._device, column)
+
+    def read_columns(self, table: Table, names: Sequence[str]) -> Mapping[str, Array]:
+        """Read columns of numbers from the files of a table, with cuDF."""
+        from gpuseg.backends.gpu.reading import read_columns
+
+        return read_columns(self._device, self._libraries, table, names)
+
+    def codes(self, values: Array) -> Array:
+        """Number different numbers in the order in which they first appear."""
+        from gpuseg.backends.gpu.columns import codes
+
+        return codes(self._device, values)
+
+    def digest(self, values: Array) -> bytes:
+        """Return bytes that are the same for arrays of the same bits, in practice only then."""
+        from gpuseg.backends.gpu.columns import digest
+
+        return digest(self._device, values)
 
     def row_order(self, features: Sequence[Array]) -> Array:
         """Return an order of the rows that depends on their content alone."""

@@ -7,6 +7,7 @@ default that changes with a release (as that of ``max_depth`` did) changes nothi
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
@@ -36,6 +37,74 @@ class Call(NamedTuple):
 
 
 CALLS: Final[Mapping[str, Call]] = {
+    "read_parquet": Call(
+        "cudf.read_parquet",
+        ("filepath_or_buffer",),
+        {
+            "engine": "cudf",
+            "columns": GIVEN,
+            "storage_options": None,
+            "filesystem": None,
+            "filters": None,
+            "row_groups": GIVEN,
+            "use_pandas_metadata": False,  # it would make an index of a column
+            "categorical_partitions": False,
+            "bytes_per_thread": None,
+            # a folder called a=1 on the way to the file would become a column
+            "dataset_kwargs": {"format": "parquet", "partitioning": None},
+            "nrows": None,
+            "skip_rows": None,
+            "allow_mismatched_pq_schemas": False,
+            "ignore_missing_columns": False,
+            "case_sensitive_names": True,
+        },
+    ),
+    "read_csv": Call(
+        "cudf.read_csv",
+        ("filepath_or_buffer",),
+        {
+            "sep": GIVEN,
+            "delimiter": None,
+            "header": None,
+            "names": GIVEN,
+            "index_col": None,
+            "usecols": GIVEN,
+            "prefix": None,
+            "mangle_dupe_cols": True,
+            "dtype": GIVEN,
+            "true_values": None,
+            "false_values": None,
+            "skipinitialspace": False,
+            "skiprows": 0,
+            "skipfooter": 0,
+            "nrows": None,
+            "na_values": GIVEN,
+            "keep_default_na": False,
+            "na_filter": True,
+            "skip_blank_lines": GIVEN,
+            "parse_dates": None,
+            "dayfirst": False,
+            "compression": None,
+            "thousands": None,
+            "decimal": GIVEN,
+            "lineterminator": "\n",
+            "quotechar": GIVEN,
+            "quoting": 0,
+            "doublequote": True,
+            "comment": None,
+            "byte_range": GIVEN,
+            "storage_options": None,
+            "bytes_per_thread": None,
+        },
+    ),
+    "series.astype": Call(
+        "cudf.Series.astype", ("self",), {"dtype": "float64", "copy": False, "errors": "raise"}
+    ),
+    "series.to_cupy": Call(
+        "cudf.Series.to_cupy",
+        ("self",),
+        {"dtype": "float64", "copy": False, "na_value": math.nan},
+    ),
     "kmeans": Call(
         "cuml.KMeans",
         (),

@@ -27,6 +27,34 @@ FEWEST_ROWS = 256
 #: cuML's SHAP counts its output in 32 bits: rows * classes * (features + 1) stay below.
 MOST_SHAP_VALUES = 2**31 - 1
 
+#: Rows, and bytes of text, that cuDF reads at a time, at most: it counts rows in 31 bits.
+MOST_READ_ROWS = 1 << 26
+MOST_RANGE_BYTES = 1 << 30
+
+#: Times that reading begins anew with half as much memory before it is given up.
+MOST_READING_ATTEMPTS = 6
+
+#: Rows of a column that are sent or hashed at a time: more gains nothing.
+MOST_SENT_ROWS = 1 << 22
+
+#: What a row of them takes: the number in its own type, and whether there is none; or its
+#: place, its hashes and copies of them.
+NUMBER_ROW_BYTES = 8 + 1
+DIGEST_ROW_BYTES = 6 * 8
+
+#: Share that columns which cuDF read may keep, until they are features, of the free memory
+#: which fitting one of them leaves.
+COLUMNS_SHARE = 0.25
+
+#: Arrays of 8 bytes a row that are alive while a column is fitted: a date's sorted values
+#: and its cycles are the most, as measured with NumPy (a test repeats it).
+FIT_ARRAYS = 11
+
+#: cuDF's own work while it decodes a value: a copy of the page, compressed and not (an
+#: estimate). Of text, also the offsets of lines and fields.
+DECODING_COPIES = 2
+CSV_COPIES = 4
+
 #: A path element of cuML's SHAP takes so many bytes, and three copies of all exist at once.
 PATH_ELEMENT_BYTES = 88
 PATH_COPIES = 3
@@ -65,6 +93,28 @@ def shap_row_bytes(n_features: int, n_columns: int, n_classes: int, n_clusters: 
 def shap_path_bytes(n_leaves: int, max_depth: int, n_classes: int) -> int:
     """Return what the forest's paths take during a call: one for each leaf and class."""
     return PATH_COPIES * PATH_ELEMENT_BYTES * n_leaves * n_classes * (max_depth + 1)
+
+
+def read_row_bytes(n_columns: int) -> int:
+    """Return what a row takes while cuDF reads it: each number, its float64, cuDF's work."""
+    return n_columns * (8 * (1 + DECODING_COPIES) + 8 + 1)
+
+
+def columns_that_stay(n_rows: int, free_bytes: int) -> int:
+    """Return how many columns of float64 may stay on the device beside what is made of them."""
+    spare = free_bytes - 8 * FIT_ARRAYS * n_rows
+    return max(0, int(COLUMNS_SHARE * spare)) // (8 * max(n_rows, 1))
+
+
+def fitting_bytes(n_rows: int, n_columns: int, free_bytes: int) -> int:
+    """Return what fitting columns takes, besides the features: what stays, and one's work."""
+    stay = min(n_columns, columns_that_stay(n_rows, free_bytes))
+    return 8 * n_rows * (stay + FIT_ARRAYS)
+
+
+def csv_range_bytes(free_bytes: int) -> int:
+    """Return how many bytes of a CSV file are read at a time."""
+    return max(1, min(MOST_RANGE_BYTES, int(BLOCK_SHARE * free_bytes) // (1 + CSV_COPIES)))
 
 
 def rows_per_block(row_bytes: int, free_bytes: int, *, at_most: int) -> int:
