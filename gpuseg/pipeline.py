@@ -7,7 +7,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from gpuseg.backends.base import Backend
-from gpuseg.backends.select import select_backend
+from gpuseg.backends.select import Engine, select_backend
 from gpuseg.clustering.choice import choose
 from gpuseg.clustering.placing import place, score_placed
 from gpuseg.clustering.sweep import sweep
@@ -63,17 +63,22 @@ def run(
     model = None if settings.force_refit else stored_model(settings, table)
     stages = Stages(observer)
 
-    table = _read(settings, table, destinations, stages)
-    features = _prepare(settings, engine.backend, table, model, stages)
-    swept, choice = _segment(settings, engine.backend, features, model, stages)
-    explanation, rules = _explain(settings, engine.backend, table, features, choice, stages)
-    result = conclude(
-        settings, engine, table, features, swept, choice, explanation, rules, model, stages.costs
-    )
+    rows = _read(settings, table, destinations, stages)
+
+    def segmented(engine: Engine) -> Segmentation:
+        backend = engine.backend
+        features = _prepare(settings, backend, rows, model, stages)
+        swept, choice = _segment(settings, backend, features, model, stages)
+        explanation, rules = _explain(settings, backend, rows, features, choice, stages)
+        return conclude(
+            settings, engine, rows, features, swept, choice, explanation, rules, model, stages.costs
+        )
+
+    result = engine.where_it_fits(segmented)
     if not keep:
         return result
     with stages.stage("publish") as stage:
-        result = keep_run(result, table, settings, destinations)
+        result = keep_run(result, rows, settings, destinations)
         stage.detail = destinations.summary
     with after_publishing():
         record_costs(result)
@@ -104,12 +109,16 @@ def assign(
     model = model or required_model(settings)
     stages = Stages(observer)
 
-    table = _read(settings, table, destinations, stages)
-    features = _prepare(settings, engine.backend, table, model, stages)
-    with stages.stage("place") as stage:
-        fit = place(engine.backend, features.X, model.centroids, progress=stage.progress)
-        stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
-    result = conclude_placed(settings, engine, table, features, fit, model, stages.costs)
+    rows = _read(settings, table, destinations, stages)
+
+    def placed(engine: Engine) -> Segmentation:
+        features = _prepare(settings, engine.backend, rows, model, stages)
+        with stages.stage("place") as stage:
+            fit = place(engine.backend, features.X, model.centroids, progress=stage.progress)
+            stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
+        return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
+
+    result = engine.where_it_fits(placed)
     if settings.output_table is None:
         return result
     with stages.stage("publish") as stage:

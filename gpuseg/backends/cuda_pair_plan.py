@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpuseg.backends.cuda_device import DeviceLimits, LaunchShape
+from gpuseg.backends.cuda_device import Device, DeviceLimits, LaunchShape
+from gpuseg.backends.gpu.rows import on_device, taken
+from gpuseg.errors import DataError
 from gpuseg.records import Array
 
 # As in kernels/silhouette.cu; a test compares them.
@@ -64,17 +66,28 @@ class Pass(NamedTuple):
     cells: Cells
 
 
-class PairPlan(NamedTuple):
-    """What the kernel reads, besides sizes; see the head of ``silhouette.cu``."""
+class Frame(NamedTuple):
+    """Where all rows lie, so that blocks of columns and rows are laid out alike."""
 
-    columns: Array  # (n_features, n_columns) float32
-    sq_norms: Array  # (n_columns,) float32
-    centre: Array  # (n_features,) float32
-    tile_cells: Array  # (n_columns / 128,) int32
-    cell_ends: Array  # (n_cells,) int32
-    cell_slots: Array  # (n_cells, n_segmentations) int32
-    column_of: Array  # (n_samples,) int64, column of each row
     scale: float  # a power of two; columns are X * scale
+    centre: Array  # (n_features,) float32, of the scaled rows
+
+
+class PairPlan(NamedTuple):
+    """What the kernel reads, besides sizes; see the head of ``silhouette.cu``.
+
+    Behind the columns there is room for the rows of a launch, in tiles of their own. A launch
+    whose last part reaches into these adds them to a slot of their own, the last one.
+    """
+
+    columns: Array  # (n_features, n_columns + room) float32
+    sq_norms: Array  # (n_columns + room,) float32
+    frame: Frame
+    tile_cells: Array  # ((n_columns + room) / 128,) int32
+    cell_ends: Array  # (n_cells + 1,) int32
+    cell_slots: Array  # (n_cells + 1, n_segmentations) int32
+    column_of: Array  # (n_samples,) int64, column of each row
+    n_columns: int  # without the room
 
 
 class LaunchPlan(NamedTuple):
@@ -126,54 +139,106 @@ def joint_cells(labels: Array, xp: ModuleType) -> Cells:
     return Cells(cell, n_cells, xp.bincount(cell, minlength=n_cells))
 
 
+def frame_of(device: Device, X: Array) -> Frame:
+    """Find the scale and the centre of all rows, which may be on either side.
+
+    Raises
+    ------
+    DataError
+        If a value is not finite.
+    """
+    xp = device.xp
+    largest = max(float(X.max()), -float(X.min()))
+    if not math.isfinite(largest):
+        raise DataError("X has values that are not finite; expected none")
+    scale = _scale(largest)
+    total = xp.zeros(X.shape[1], dtype=np.float64)
+    for start in range(0, len(X), PREPARE_ROWS):
+        part = on_device(device, X, slice(start, start + PREPARE_ROWS))
+        total += part.sum(axis=0, dtype=np.float64)
+    return Frame(scale, (total / len(X) * scale).astype(np.float32))
+
+
 def plan_pairs(
-    X: Array, labels: Array, first_slots: Sequence[int], cells: Cells, xp: ModuleType
+    device: Device,
+    X: Array,
+    labels: Array,
+    first_slots: Sequence[int],
+    cells: Cells,
+    *,
+    frame: Frame,
+    n_slots: int,
+    most_rows: int,
 ) -> PairPlan:
-    """Lay the rows out as the kernel's columns: by cell, padded, feature-major, scaled.
+    """Lay rows out as the kernel's columns: by cell, padded, feature-major, scaled.
 
     Parameters
     ----------
-    X : Array of shape (n_samples, n_features), float32
-    labels : Array of shape (m, n_samples), int32
+    X : Array of shape (n_samples, n_features), float32, on either side
+    labels : Array of shape (m, n_samples), int32, on the device
     first_slots
         For each segmentation, the column of the result where its clusters start.
     cells
         The joint cells of these labels.
+    n_slots
+        Columns of the result; there is one more in a launch.
+    most_rows
+        How many rows a launch will have, at most.
     """
-    n_samples, n_features = X.shape
-    scale = _scale(X)
+    xp, (n_samples, n_features) = device.xp, X.shape
     column_of = _columns_of(cells, n_samples, xp)
-    columns = xp.full((n_features, cells.n_columns), np.nan, dtype=np.float32)
-    sq_norms = xp.zeros(cells.n_columns, dtype=np.float32)
-    centre = (X.mean(axis=0, dtype=np.float64) * scale).astype(np.float32)
-    for start in range(0, n_samples, PREPARE_ROWS):
-        part = slice(start, start + PREPARE_ROWS)
-        scaled = X[part] * np.float32(scale)
-        columns[:, column_of[part]] = scaled.T
-        # float32 like the kernel's own difference, summed in float64
-        centred = (scaled - centre).astype(np.float64)
-        sq_norms[column_of[part]] = (centred * centred).sum(axis=1).astype(np.float32)
+    width = cells.n_columns + _ceil_div(most_rows, TILE) * TILE
+    columns = xp.full((n_features, width), np.nan, dtype=np.float32)
+    sq_norms = xp.zeros(width, dtype=np.float32)
     cell_ends = xp.cumsum(_whole(cells.counts, GROUP)) // GROUP
     cell_ends[-1] = cells.n_columns // GROUP  # the last cell takes the padding at the end
-    tile_starts = xp.arange(0, cells.n_columns, TILE) // GROUP
+    cell_ends = xp.concatenate([cell_ends, xp.full(1, width // GROUP, dtype=cell_ends.dtype)])
+    tile_starts = xp.arange(0, width, TILE) // GROUP
     tile_cells = xp.searchsorted(cell_ends, tile_starts, side="right")
-    cell_slots = xp.empty((cells.n_cells, labels.shape[0]), dtype=np.int32)
+    cell_slots = xp.full((cells.n_cells + 1, labels.shape[0]), n_slots, dtype=np.int32)
     offsets = xp.asarray(np.asarray(first_slots, dtype=np.int32))
     cell_slots[cells.cell] = labels.T + offsets
-    return PairPlan(
+    plan = PairPlan(
         columns=columns,
         sq_norms=sq_norms,
-        centre=centre,
+        frame=frame,
         tile_cells=tile_cells.astype(np.int32),
         cell_ends=cell_ends.astype(np.int32),
         cell_slots=cell_slots,
         column_of=column_of,
-        scale=scale,
+        n_columns=cells.n_columns,
     )
+    for start in range(0, n_samples, PREPARE_ROWS):
+        part = slice(start, start + PREPARE_ROWS)
+        _put(plan, column_of[part], on_device(device, X, part))
+    return plan
+
+
+def put_rows(device: Device, plan: PairPlan, X: Array, rows: Array) -> Array:
+    """Put rows, by their numbers, into the room behind the columns; return their columns."""
+    places = plan.n_columns + device.xp.arange(len(rows), dtype=np.int64)
+    for start in range(0, len(rows), PREPARE_ROWS):
+        part = slice(start, start + PREPARE_ROWS)
+        _put(plan, places[part], taken(device, X, rows[part]))
+    return places
+
+
+def _put(plan: PairPlan, places: Array, rows: Array) -> None:
+    """Fill these columns with rows that are on the device."""
+    scaled = rows * np.float32(plan.frame.scale)
+    plan.columns[:, places] = scaled.T
+    # float32 like the kernel's own difference, summed in float64
+    centred = (scaled - plan.frame.centre).astype(np.float64)
+    plan.sq_norms[places] = (centred * centred).sum(axis=1).astype(np.float32)
 
 
 def plan_launch(
-    n_rows: int, n_columns: int, n_features: int, n_slots: int, limits: DeviceLimits
+    n_rows: int,
+    n_columns: int,
+    n_features: int,
+    n_slots: int,
+    limits: DeviceLimits,
+    part_bytes: int = PART_BYTES,
 ) -> LaunchPlan:
     """Choose the grid and how many features a block keeps in shared memory."""
     budget = min(
@@ -186,7 +251,7 @@ def plan_launch(
     row_tiles = _ceil_div(n_rows, BLOCK_THREADS // 2)
     n_tiles = n_columns // TILE
     wanted = _ceil_div(WAVES * BLOCKS_PER_MULTIPROCESSOR * limits.n_multiprocessors, row_tiles)
-    affordable = max(1, PART_BYTES // (8 * n_rows * n_slots))
+    affordable = max(1, part_bytes // (8 * n_rows * n_slots))
     part_tiles = _ceil_div(n_tiles, min(wanted, affordable, n_tiles))
     grid = (row_tiles, _ceil_div(n_tiles, part_tiles))
     return LaunchPlan(LaunchShape(grid, BLOCK_THREADS, shared_bytes(depth)), depth, part_tiles)
@@ -213,10 +278,12 @@ def shared_bytes(depth: int) -> int:
     return 8 * n_rows + 4 * n_floats
 
 
-def rows_per_launch(n_columns: int, n_slots: int, limits: DeviceLimits) -> int:
+def rows_per_launch(
+    n_columns: int, n_slots: int, limits: DeviceLimits, part_bytes: int = PART_BYTES
+) -> int:
     """Return how many rows one launch takes: whole waves of blocks if it can be."""
     wave = BLOCK_THREADS // 2 * BLOCKS_PER_MULTIPROCESSOR * limits.n_multiprocessors
-    rows = min(PAIRS_PER_LAUNCH // n_columns, PART_BYTES // (8 * n_slots))
+    rows = min(PAIRS_PER_LAUNCH // n_columns, part_bytes // (8 * n_slots))
     return rows // wave * wave or min(wave, max(1, rows))
 
 
@@ -231,13 +298,12 @@ def _columns_of(cells: Cells, n_samples: int, xp: ModuleType) -> Array:
     return columns
 
 
-def _scale(X: Array) -> float:
-    """Return the power of two that brings the largest value of X to between 0.5 and 1.
+def _scale(largest: float) -> float:
+    """Return the power of two that brings the largest value to between 0.5 and 1.
 
     Squares can then neither overflow nor, where it would matter, underflow; a power of
     two changes no other bit.
     """
-    largest = max(float(X.max()), -float(X.min()))
     exponent = math.frexp(largest)[1]
     # beyond this the scale itself would not be a normal float32
     return math.ldexp(1.0, -min(max(exponent, -126), 126))

@@ -80,6 +80,7 @@ def conclude(
         stages=stages,
         n_features=int(features.X.shape[1]),
         warnings=(
+            *engine.warnings,
             *features.warnings,
             *swept.warnings,
             *choice.warnings,
@@ -117,7 +118,7 @@ def conclude_placed(
         backend_reason=engine.reason,
         stages=stages,
         n_features=int(features.X.shape[1]),
-        warnings=features.warnings,
+        warnings=(*engine.warnings, *features.warnings),
     )
 
 

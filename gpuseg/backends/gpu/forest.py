@@ -8,6 +8,7 @@ import numpy as np
 
 from gpuseg.backends.cuda_device import Device
 from gpuseg.backends.gpu.libraries import Libraries
+from gpuseg.backends.gpu.rows import is_there, taken
 from gpuseg.backends.sample import accuracy_over_all_rows, stratified_rows
 from gpuseg.errors import SettingsError
 from gpuseg.records import Array, Forest, Progress
@@ -72,7 +73,8 @@ def fit_forest(
     xp = device.xp
     host_labels = xp.asnumpy(labels)
     rows = stratified_rows(host_labels, n_clusters, max_rows)
-    fitted_X = X if len(rows) == len(X) else X.take(xp.asarray(rows), axis=0)
+    all_there = len(rows) == len(X) and is_there(device, X)
+    fitted_X = X if all_there else taken(device, X, rows)
     clusters, codes = np.unique(host_labels[rows], return_inverse=True)
     model, importance, accuracy = None, np.zeros(X.shape[1]), 1.0
     if len(clusters) > 1:
