@@ -6,13 +6,14 @@ Array code and arithmetic that run anywhere; ``kernels/silhouette.cu`` reads the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
 from gpuseg.backends.cuda_device import Device, DeviceLimits, LaunchShape
+from gpuseg.backends.gpu.memory import BLOCK_SHARE, in_blocks, rows_per_block
 from gpuseg.backends.gpu.rows import on_device, taken
 from gpuseg.errors import DataError
 from gpuseg.records import Array
@@ -43,6 +44,10 @@ PART_BYTES = 2**28
 
 # Rows at a time while columns are prepared, to bound the float64 copies.
 PREPARE_ROWS = 65_536
+
+# What each of their values takes: it, scaled and centred in float32, centred and squared
+# in float64.
+PREPARE_VALUE_BYTES = 3 * 4 + 2 * 8
 
 
 class Cells(NamedTuple):
@@ -100,26 +105,29 @@ class LaunchPlan(NamedTuple):
 
 def plan_passes(labels: Array, n_features: int, xp: ModuleType) -> list[Pass]:
     """Say which segmentations share a pass: all, unless that makes too many small cells."""
-    n_segmentations, n_samples = labels.shape
+    n_segmentations = len(labels)
+    return _cheapest(labels, slice(0, n_segmentations), n_features, xp) if n_segmentations else []
 
-    def cost(passes: list[Pass]) -> int:
-        return sum(
-            cells.n_columns * (n_features + 6)
-            + FLUSH_COST * cells.n_cells * (part.stop - part.start)
-            for part, cells in passes
-        )
 
-    def best(start: int, stop: int) -> list[Pass]:
-        part = slice(start, stop)
-        together = [Pass(part, joint_cells(labels[part], xp))]
-        # two passes cost at least twice the rows, so mostly there is nothing to compare
-        if stop - start == 1 or cost(together) <= 2 * n_samples * (n_features + 6):
-            return together
-        middle = (start + stop) // 2
-        apart = best(start, middle) + best(middle, stop)
-        return min(together, apart, key=cost)
+def _cheapest(labels: Array, part: slice, n_features: int, xp: ModuleType) -> list[Pass]:
+    # not a function within a function: one that calls itself would keep the labels alive
+    together = [Pass(part, joint_cells(labels[part], xp))]
+    # two passes cost at least twice the rows, so mostly there is nothing to compare
+    affordable = 2 * labels.shape[1] * (n_features + 6)
+    if part.stop - part.start == 1 or _cost(together, n_features) <= affordable:
+        return together
+    middle = (part.start + part.stop) // 2
+    halves = (slice(part.start, middle), slice(middle, part.stop))
+    apart = [found for half in halves for found in _cheapest(labels, half, n_features, xp)]
+    return min(together, apart, key=lambda passes: _cost(passes, n_features))
 
-    return best(0, n_segmentations) if n_segmentations else []
+
+def _cost(passes: Sequence[Pass], n_features: int) -> int:
+    """Return what passes take, in multiply-adds for each row."""
+    return sum(
+        cells.n_columns * (n_features + 6) + FLUSH_COST * cells.n_cells * (part.stop - part.start)
+        for part, cells in passes
+    )
 
 
 def joint_cells(labels: Array, xp: ModuleType) -> Cells:
@@ -153,9 +161,12 @@ def frame_of(device: Device, X: Array) -> Frame:
         raise DataError("X has values that are not finite; expected none")
     scale = _scale(largest)
     total = xp.zeros(X.shape[1], dtype=np.float64)
-    for start in range(0, len(X), PREPARE_ROWS):
-        part = on_device(device, X, slice(start, start + PREPARE_ROWS))
-        total += part.sum(axis=0, dtype=np.float64)
+
+    def add(rows: slice) -> None:
+        total[...] += on_device(device, X, rows).sum(axis=0, dtype=np.float64)
+
+    block = rows_per_block(8 * X.shape[1], device.free_bytes(), at_most=PREPARE_ROWS)
+    in_blocks(device, len(X), block, add, operation="silhouette")
     return Frame(scale, (total / len(X) * scale).astype(np.float32))
 
 
@@ -208,8 +219,7 @@ def plan_pairs(
         column_of=column_of,
         n_columns=cells.n_columns,
     )
-    for start in range(0, n_samples, PREPARE_ROWS):
-        part = slice(start, start + PREPARE_ROWS)
+    for part in _parts(device, n_samples, n_features):
         _put(plan, column_of[part], on_device(device, X, part))
     return plan
 
@@ -217,10 +227,16 @@ def plan_pairs(
 def put_rows(device: Device, plan: PairPlan, X: Array, rows: Array) -> Array:
     """Put rows, by their numbers, into the room behind the columns; return their columns."""
     places = plan.n_columns + device.xp.arange(len(rows), dtype=np.int64)
-    for start in range(0, len(rows), PREPARE_ROWS):
-        part = slice(start, start + PREPARE_ROWS)
+    for part in _parts(device, len(rows), X.shape[1]):
         _put(plan, places[part], taken(device, X, rows[part]))
     return places
+
+
+def _parts(device: Device, n_rows: int, n_features: int) -> Iterator[slice]:
+    """Cut rows so that what is made of them on the way is a share of the free memory."""
+    fitting = int(BLOCK_SHARE * device.free_bytes()) // (PREPARE_VALUE_BYTES * n_features)
+    length = max(1, min(PREPARE_ROWS, fitting))
+    return (slice(start, start + length) for start in range(0, n_rows, length))
 
 
 def _put(plan: PairPlan, places: Array, rows: Array) -> None:

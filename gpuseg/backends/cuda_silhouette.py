@@ -14,6 +14,7 @@ import numpy as np
 from gpuseg.backends.cuda_device import Device, Kernel, check_array
 from gpuseg.backends.cuda_pair_plan import (
     PART_BYTES,
+    TILE,
     PairPlan,
     close_share,
     frame_of,
@@ -26,7 +27,6 @@ from gpuseg.backends.cuda_pair_plan import (
 )
 from gpuseg.backends.gpu.memory import (
     BLOCK_SHARE,
-    FEWEST_ROWS,
     in_blocks,
     pair_row_bytes,
     rows_per_block,
@@ -166,9 +166,9 @@ class _Work:
 
     def _rows_per_launch(self, n_columns: int, part_bytes: int) -> int:
         """Return how many rows a launch takes, with room for them beside the columns."""
-        n_features, limits = self._X.shape[1], self._device.limits
-        step: int = rows_per_launch(n_columns, self._slots[-1] + 1, limits, part_bytes)
-        room = max(FEWEST_ROWS, part_bytes // (4 * (n_features + 1)))
+        n_features, limits = int(self._X.shape[1]), self._device.limits
+        step = rows_per_launch(n_columns, self._slots[-1] + 1, limits, part_bytes)
+        room = max(TILE, part_bytes // (4 * (n_features + 1)))
         return max(1, min(step, room, len(self._row_ids)))
 
     def _launch_all(

@@ -45,10 +45,15 @@ class Engine(NamedTuple):
                 raise
             obstacle = str(error) or type(error).__name__
         # only here, with the failed attempt's frames and arrays gone, is there memory again
-        what = f"rows are kept in host memory and pass through the GPU in blocks: {obstacle}"
+        what = in_host_memory(obstacle)
         log.warning(what)
         reason = f"{self.reason}; {what}"
         return work(Engine(elsewhere, reason, (*self.warnings, what)))
+
+
+def in_host_memory(obstacle: str) -> str:
+    """Say where rows are kept when the device cannot hold them, and why."""
+    return f"rows are kept in host memory and pass through the GPU in blocks: {obstacle}"
 
 
 def select_backend(asked: str) -> Engine:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from gpuseg.errors import DeviceMemoryError
 from gpuseg.records import Progress, no_progress
 
 log = logging.getLogger("gpuseg")
+
+T = TypeVar("T")
 
 #: Share of the free memory that a block may take: what the libraries allocate on the way
 #: is known only roughly, and a device is often shared with a display.
@@ -223,15 +225,18 @@ def in_blocks(
     start = 0
     while start < n_rows:
         stop = min(start + block_rows, n_rows)
-        failure = failed(work, slice(start, stop))
+        if stop - start <= FEWEST_ROWS:
+            with told_clearly(memory, operation, stop - start):
+                work(slice(start, stop))
+            failure = None
+        else:
+            failure = failed(work, slice(start, stop))
         if failure is None:
             start = stop
             progress(start / n_rows)
             continue
         # only here, with the failed attempt's frames and arrays gone, is there anything to free
         memory.release()
-        if stop - start <= FEWEST_ROWS:
-            raise DeviceMemoryError(out_of_memory(memory, operation, failure, stop - start))
         block_rows = max(FEWEST_ROWS, (stop - start) // 2)
         log.warning(
             "%s: the device's memory ran out with %s rows at a time; going on with %s",
@@ -239,6 +244,37 @@ def in_blocks(
             f"{stop - start:,}",
             f"{block_rows:,}",
         )
+
+
+def with_fewer_rows(memory: Memory, n_rows: int, work: Callable[[int], T], *, operation: str) -> T:
+    """Return ``work(n_rows)`` or, where memory keeps running out, what half as many give.
+
+    Once it is only tried again: with all memory given back, the same rows may fit.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If even `FEWEST_ROWS` rows do not fit.
+    """
+    found: list[T] = []
+    n_failures = 0
+    while n_rows > FEWEST_ROWS:
+        failure = failed(lambda most: found.append(work(most)), n_rows)
+        if failure is None:
+            return found[0]
+        memory.release()
+        n_failures += 1
+        if n_failures == 1:
+            continue
+        log.warning(
+            "%s: the device's memory ran out with %s rows; going on with a sample of %s",
+            operation,
+            f"{n_rows:,}",
+            f"{n_rows // 2:,}",
+        )
+        n_rows //= 2
+    with told_clearly(memory, operation, n_rows):
+        return work(n_rows)
 
 
 def failed(work: Callable[..., None], *arguments: Any) -> str | None:
@@ -251,7 +287,7 @@ def failed(work: Callable[..., None], *arguments: Any) -> str | None:
 
 
 @contextmanager
-def told_clearly(memory: Memory, operation: str) -> Iterator[None]:
+def told_clearly(memory: Memory, operation: str, n_rows: int | None = None) -> Iterator[None]:
     """Turn the libraries' out-of-memory errors into one that says what to do."""
     try:
         yield
@@ -259,10 +295,10 @@ def told_clearly(memory: Memory, operation: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         failure = str(error) or type(error).__name__
-        raise DeviceMemoryError(out_of_memory(memory, operation, failure)) from error
+        raise DeviceMemoryError(_out_of_memory(memory, operation, failure, n_rows)) from error
 
 
-def out_of_memory(memory: Memory, operation: str, failure: str, n_rows: int | None = None) -> str:
+def _out_of_memory(memory: Memory, operation: str, failure: str, n_rows: int | None = None) -> str:
     """Say what was done, what was missing, what is free and what can be done."""
     block = "" if n_rows is None else f" with {n_rows:,} rows at a time, the fewest"
     return (
@@ -285,9 +321,9 @@ def in_units(n_bytes: int) -> str:
 
     Examples
     --------
-    >>> in_units(3 * 2**30), in_units(5_000_000)
-    ('3.0 GiB', '4.8 MiB')
+    >>> in_units(3 * 2**30), in_units(5_000_000), in_units(700)
+    ('3.0 GiB', '4.8 MiB', '0.7 KiB')
     """
-    if n_bytes >= 2**30:
-        return f"{n_bytes / 2**30:,.1f} GiB"
-    return f"{n_bytes / 2**20:,.1f} MiB"
+    units = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
+    power, unit = next((u for u in units if n_bytes >= 2 ** u[0]), units[-1])
+    return f"{n_bytes / 2**power:,.1f} {unit}"
