@@ -41,6 +41,9 @@ MATRIX_COPIES = 3
 ORDER_ARRAYS = 9 + 2
 CELL_ARRAYS = 8 + 2
 
+#: And while they are put in their place: cell, column, and what an index makes of them.
+PLACING_ARRAYS = 3 + 2
+
 #: Bytes a row of what an assignment returns; two are alive, the old one and the new.
 ASSIGNMENT_BYTES = 16
 
@@ -120,8 +123,14 @@ def pass_row_bytes(n_features: int, n_clusters: int) -> int:
 
 
 def pair_row_bytes(n_features: int, n_segmentations: int) -> int:
-    """Return what a row takes as a column of pairs: its cells, values, norm and labels."""
-    return 8 * CELL_ARRAYS + 4 * (n_features + 1) + 8 * n_segmentations
+    """Return what a row takes as a column of pairs.
+
+    Its labels; besides, first its cells are found, then its values and norm are put in their
+    place, with the labels once more.
+    """
+    labels = 4 * n_segmentations
+    placing = 4 * (n_features + 1) + labels + 8 * PLACING_ARRAYS
+    return labels + max(8 * CELL_ARRAYS, placing)
 
 
 def sum_row_bytes(n_values: int, n_groups: int) -> int:
@@ -181,7 +190,7 @@ def rows_per_block(row_bytes: int, free_bytes: int, *, at_most: int) -> int:
     >>> rows_per_block(1_000, 10**12, at_most=65_536)
     65536
     """
-    fitting = int(BLOCK_SHARE * free_bytes) // row_bytes
+    fitting = int(BLOCK_SHARE * max(0, free_bytes)) // row_bytes
     if fitting >= at_most:
         return max(1, at_most)
     return max(FEWEST_ROWS, 1 << max(0, fitting.bit_length() - 1))
