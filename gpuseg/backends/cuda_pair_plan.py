@@ -295,11 +295,20 @@ def shared_bytes(depth: int) -> int:
 
 
 def rows_per_launch(
-    n_columns: int, n_slots: int, limits: DeviceLimits, part_bytes: int = PART_BYTES
+    n_columns: int,
+    n_slots: int,
+    limits: DeviceLimits,
+    *,
+    n_features: int = 0,
+    part_bytes: int = PART_BYTES,
 ) -> int:
-    """Return how many rows one launch takes: whole waves of blocks if it can be."""
+    """Return how many rows one launch takes: whole waves of blocks if it can be.
+
+    Neither their sums nor, with `n_features`, their values take more than `part_bytes`.
+    """
     wave = BLOCK_THREADS // 2 * BLOCKS_PER_MULTIPROCESSOR * limits.n_multiprocessors
-    rows = min(PAIRS_PER_LAUNCH // n_columns, part_bytes // (8 * n_slots))
+    fitting = part_bytes // max(8 * n_slots, 4 * (n_features + 1))
+    rows = min(PAIRS_PER_LAUNCH // n_columns, fitting)
     return rows // wave * wave or min(wave, max(1, rows))
 
 

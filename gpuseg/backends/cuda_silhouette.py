@@ -166,10 +166,15 @@ class _Work:
 
     def _rows_per_launch(self, n_columns: int, part_bytes: int) -> int:
         """Return how many rows a launch takes, with room for them beside the columns."""
-        n_features, limits = int(self._X.shape[1]), self._device.limits
-        step = rows_per_launch(n_columns, self._slots[-1] + 1, limits, part_bytes)
-        room = max(TILE, part_bytes // (4 * (n_features + 1)))
-        return max(1, min(step, room, len(self._row_ids)))
+        step = rows_per_launch(
+            n_columns,
+            self._slots[-1] + 1,
+            self._device.limits,
+            n_features=self._X.shape[1],
+            part_bytes=part_bytes,
+        )
+        # their room is whole tiles
+        return max(1, min(max(TILE, step), len(self._row_ids)))
 
     def _launch_all(
         self, plan: PairPlan, target: Array, step: int, part_bytes: int, progress: Progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -45,6 +46,7 @@ class Engine(NamedTuple):
                 raise
             obstacle = str(error) or type(error).__name__
         # only here, with the failed attempt's frames and arrays gone, is there memory again
+        gc.collect()
         what = in_host_memory(obstacle)
         log.warning(what)
         reason = f"{self.reason}; {what}"

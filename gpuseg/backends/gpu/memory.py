@@ -300,9 +300,10 @@ def told_clearly(memory: Memory, operation: str, n_rows: int | None = None) -> I
     """Turn the libraries' out-of-memory errors into one that says what to do."""
     try:
         yield
-    except DeviceMemoryError:
-        raise
     except MemoryError as error:
+        # NumPy's own are about host memory: nothing is wrong with the device
+        if isinstance(error, DeviceMemoryError) or type(error).__module__.startswith("numpy"):
+            raise
         failure = str(error) or type(error).__name__
         raise DeviceMemoryError(_out_of_memory(memory, operation, failure, n_rows)) from error
 

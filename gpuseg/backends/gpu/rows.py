@@ -6,15 +6,18 @@ ask which: they take blocks from here and give back what they found for them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gpuseg.backends.cuda_device import Device
-from gpuseg.backends.gpu.memory import does_not_fit, resident_bytes, streamed_rows
+from gpuseg.backends.gpu.memory import does_not_fit, in_units, resident_bytes, streamed_rows
 from gpuseg.errors import DeviceMemoryError
 from gpuseg.records import Array
+
+log = logging.getLogger("gpuseg")
 
 
 def check_residence(device: Device, features: Sequence[Array]) -> None:
@@ -32,6 +35,7 @@ def check_residence(device: Device, features: Sequence[Array]) -> None:
     there = device.free_bytes() + sum(int(block.nbytes) for block in features)
     if needed > there:
         raise DeviceMemoryError(does_not_fit(n_rows, n_features, needed, there))
+    log.info("rows are kept on the GPU: %s needed, %s free", in_units(needed), in_units(there))
 
 
 def is_there(device: Device, array: Array) -> bool:
