@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, pairwise
 
 
 def inertia(values, bounds):
     """Return the sum of squared deviations from the means of intervals, as a fraction."""
     total = Fraction(0)
-    for first, end in zip(bounds, bounds[1:], strict=False):
+    for first, end in pairwise(bounds):
         part = [Fraction(value) for value in values[first:end]]
         mean = sum(part) / len(part)
         total += sum((value - mean) ** 2 for value in part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import oracles
@@ -90,7 +91,7 @@ def test_laws(values):
     found = line(values)
     partitions = found.partitions(6)
     inertias = [found.inertia(bounds) for bounds in partitions]
-    assert all(b <= a for a, b in zip(inertias, inertias[1:], strict=False))
+    assert all(b <= a for a, b in pairwise(inertias))
     shares = [found.explained(bounds) for bounds in partitions]
     assert all(0 <= share <= 1 for share in shares)
     # exact laws on whole numbers: moved, mirrored, repeated rows
