@@ -226,6 +226,26 @@ ASSIGN_PARAMETERS = (
 )
 
 
+BUCKETS_PARAMETERS = (
+    "input_table",
+    "input_query",
+    "output_table",
+    "columns",
+    "model_name",
+    "min_clusters",
+    "max_clusters",
+    "num_clusters",
+    "ignore_columns",
+    "numeric_columns",
+    "rowid_column",
+    "transform",
+    "warehouse",
+    "backend",
+    "runs_dir",
+    *CSV_PARAMETERS,
+)
+
+
 @app.command()
 @guarded
 @with_settings(PARAMETERS)
@@ -261,6 +281,35 @@ def plan(settings: Settings, *, as_json: AsJson = False) -> None:
         _emit_json(planned.as_dict())
     else:
         _emit(lambda out: print_plan(planned, out))
+
+
+@app.command()
+@guarded
+@with_settings(BUCKETS_PARAMETERS)
+def buckets(
+    settings: Settings,
+    *,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Folder for a picture of each column.")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Suggest groupings of single columns (age, spend, months); with --model-name for its segments.
+
+    --columns names the columns, by default all of numbers or dates; --output-table takes the
+    buckets as a table.
+    """
+    from gpuseg import pipeline
+    from gpuseg.outputs.bucket_results import buckets_summary
+    from gpuseg.terminal import print_buckets, print_warnings
+
+    report = pipeline.buckets(settings, plots=plots, observer=_watcher(quiet))
+    print_warnings(report.warnings, sys.stderr)
+    if as_json:
+        _emit_json(buckets_summary(report))
+    else:
+        _emit(lambda out: print_buckets(report, out))
 
 
 @app.command()

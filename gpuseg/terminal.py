@@ -16,6 +16,8 @@ from gpuseg.outputs.wording import apart, day
 if TYPE_CHECKING:
     from gpuseg.backends.gpu_checks import Check
     from gpuseg.doctor import Examination
+    from gpuseg.explain.bucket_columns import BucketReport
+    from gpuseg.explain.buckets import ColumnBuckets
     from gpuseg.outputs.models import ModelEntry
     from gpuseg.plan import Plan, StagePlan
     from gpuseg.records import Segmentation, StageCost
@@ -239,6 +241,42 @@ def _stage_row(stage: StagePlan, on_gpu: bool) -> tuple[str, ...]:
         _duration(stage.seconds),
         stage.note,
     )
+
+
+def print_buckets(report: BucketReport, stream: TextIO) -> None:
+    """Print each column's ways to be cut, and the suggested one as SQL."""
+    console = _console(stream)
+    console.print(Text(f"{report.table}: {report.n_rows:,} rows"))
+    for column in report.columns:
+        missing = f", {column.n_missing:,} missing" if column.n_missing else ""
+        scale = "" if column.axis.scale == "linear" else f", {column.axis.scale} scale"
+        title = f"\n{column.column}: {len(column.values):,} different values{missing}{scale}"
+        console.print(_bucketings_table(title, column))
+        for bucketing in column.bucketings[:1]:
+            console.print(Text(bucketing.sql or "no SQL yields the values of this column exactly"))
+    for what, where in (("buckets", report.output_table), *(("picture", p) for p in report.plots)):
+        if where:
+            console.print(Text(f"{what:<8} {where}"), soft_wrap=True)
+
+
+def _bucketings_table(title: str, column: ColumnBuckets) -> RichTable:
+    from gpuseg.explain.buckets import METHODS
+
+    has_segments = column.bucketings[0].separation is not None
+    names = ["method", "buckets", "explained", "silhouette"]
+    names += ["separation", "cuts"] if has_segments else ["cuts"]
+    rows = []
+    for bucketing in column.bucketings:
+        silhouette = bucketing.silhouette
+        row = [
+            METHODS[bucketing.method],
+            str(len(bucketing.labels)),
+            f"{bucketing.explained:.1%}",
+            "–" if silhouette is None else f"{silhouette:.3f}",
+        ]
+        row += [f"{bucketing.separation:.1%}"] if has_segments else []
+        rows.append([*row, ", ".join(column.axis.text(cut) for cut in bucketing.cuts) or "none"])
+    return _table(title, names, rows)
 
 
 def print_models(entries: Sequence[ModelEntry], stream: TextIO) -> None:

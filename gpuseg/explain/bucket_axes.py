@@ -41,6 +41,12 @@ class NumberAxis:
     log_unit: float | None = None
 
     unit = ""
+    reference = None
+
+    @property
+    def scale(self) -> str:
+        """What distances are measured on: ``linear`` or ``logarithmic``."""
+        return "linear" if self.log_unit is None else "logarithmic"
 
     def positions(self, values: Floats) -> Floats:
         """Return places on the scale that distances are measured on."""
@@ -107,6 +113,7 @@ class DateAxis:
     reference: date
 
     unit = "days before"
+    scale = "linear"
 
     def positions(self, values: Floats) -> Floats:
         """Return places on the scale that distances are measured on."""

@@ -28,6 +28,8 @@ class BucketReport:
     ----------
     n_clusters
         Segments that cuts were to separate; None without a model.
+    output_table, plots
+        Where the table of buckets and the pictures went.
     """
 
     table: str
@@ -35,6 +37,8 @@ class BucketReport:
     n_clusters: int | None
     columns: tuple[ColumnBuckets, ...]
     warnings: tuple[str, ...] = ()
+    output_table: str | None = None
+    plots: tuple[str, ...] = ()
 
 
 def suggest_buckets(

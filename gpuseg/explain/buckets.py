@@ -19,8 +19,9 @@ from gpuseg.explain.separation import SegmentCounts
 #: What rounding one cut may cost, in explained variance or in separation.
 ROUNDING_COST = 0.002
 
-#: Fewer buckets are better than more when they separate the segments as well as this.
-SEPARATION_TOLERANCE = 0.02
+#: Fewer buckets are better than more when they separate the segments almost as well: this
+#: share of the best, less what a handful of buckets takes away by chance.
+ENOUGH_SEPARATION, CHANCE = 0.9, 0.005
 
 #: Method -> what people call it.
 METHODS = {
@@ -234,7 +235,7 @@ def _separating(segments: SegmentCounts, k_values: Sequence[int]) -> Bounds:
     bounds = segments.best_bounds(k_values[-1])
     tried = {k: bounds[k - 1] for k in k_values if k <= len(bounds)} or {0: bounds[-1]}
     separations = {k: segments.separation(found) for k, found in tried.items()}
-    enough = max(separations.values()) - SEPARATION_TOLERANCE
+    enough = ENOUGH_SEPARATION * max(separations.values()) - CHANCE
     return next(tried[k] for k, separation in separations.items() if separation >= enough)
 
 

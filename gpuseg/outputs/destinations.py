@@ -73,7 +73,7 @@ class Destinations:
         found = {table: place for table, place in exports.items() if place is not None}
         places = {"output_table": rows} | {EXPORTS[t]: p for t, p in found.items()}
         _refuse_collisions(places)
-        _refuse_to_overwrite_input(places, source, settings)
+        refuse_to_overwrite_input(places, source, settings)
         return cls(settings=settings, source=source, rows=rows, exports=found)
 
     def accept(self, table: Table) -> Table:
@@ -171,7 +171,7 @@ def _refuse_collisions(located: Mapping[str, Location | None]) -> None:
         taken[place.place] = parameter
 
 
-def _refuse_to_overwrite_input(
+def refuse_to_overwrite_input(
     places: Mapping[str, Location | None], source: Location | None, settings: Settings
 ) -> None:
     """Refuse every output that would destroy what is read.
