@@ -19,7 +19,7 @@ from gpuseg.explain.rule_columns import rule_columns
 from gpuseg.explain.rules import find_rules
 from gpuseg.features import FeatureSettings, prepare, prepare_again
 from gpuseg.interrupts import after_publishing
-from gpuseg.outputs.bucket_results import bucket_place, buckets_table
+from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
@@ -143,6 +143,7 @@ def buckets(
         As `run` and `assign`, and `suggest_buckets`.
     """
     place_of_table = bucket_place(settings)
+    check_plots_folder(plots)
     model = required_model(settings) if settings.model_name else None
     stages = Stages(observer)
 

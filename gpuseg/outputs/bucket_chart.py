@@ -11,7 +11,6 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gpuseg.errors import SettingsError
 from gpuseg.explain.bucket_axes import DateAxis, NumberAxis
 from gpuseg.explain.buckets import METHODS, Bucketing, ColumnBuckets
 from gpuseg.outputs.durable import writing
@@ -38,13 +37,9 @@ def draw_buckets(columns: Sequence[ColumnBuckets], folder: Path) -> tuple[str, .
 
     Raises
     ------
-    SettingsError
-        If the place is no folder.
     SinkError
         If the disk refuses.
     """
-    if folder.exists() and not folder.is_dir():
-        raise SettingsError(f"'{folder}' is a file; --plots names a folder for pictures")
     paths = []
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

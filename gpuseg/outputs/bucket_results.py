@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from gpuseg.errors import SettingsError
 from gpuseg.explain.bucket_columns import BucketReport
 from gpuseg.explain.buckets import Bucketing, ColumnBuckets
 from gpuseg.outputs.destinations import refuse_to_overwrite_input
@@ -46,6 +48,18 @@ def bucket_place(settings: Settings) -> Location | None:
     refuse_to_overwrite_input({"the table of buckets": place}, source or None, settings)
     check_output(place, BUCKETS_SCHEMA)
     return place
+
+
+def check_plots_folder(folder: Path | None) -> None:
+    """Refuse a place for pictures that cannot be a folder.
+
+    Raises
+    ------
+    SettingsError
+        If something else is there.
+    """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise SettingsError(f"'{folder}' is a file; --plots names a folder for pictures")
 
 
 def buckets_table(report: BucketReport) -> pa.Table:
