@@ -296,6 +296,32 @@ class Explanation:
     warnings: tuple[str, ...] = ()
 
 
+class SegmentTree(NamedTuple):
+    """One shallow decision tree that puts every row into a segment, and how often it is right.
+
+    Parameters
+    ----------
+    text
+        One question or segment a line, indented by depth.
+    sql
+        A CASE expression that yields the segment of each row of the input table.
+    fidelity
+        Share of all rows that the tree puts into their segment.
+    depth
+        Questions that it takes at most.
+    leaves
+        One row for each leaf, in the order of `text`: ``leaf, cluster_id, rule, sql`` (a
+        WHERE clause)``, n_rows, coverage`` (share of the segment's rows that are here)``,
+        precision`` (share of the leaf's rows that are of the segment).
+    """
+
+    text: str
+    sql: str
+    fidelity: float
+    depth: int
+    leaves: pa.Table
+
+
 # -- the whole ---------------------------------------------------------------
 
 
@@ -332,6 +358,7 @@ class Segmentation:
     #: coordinates of a sample of rows on the first two principal axes, for the map
     map_points: Array | None = None  # (m, 2) float32
     map_labels: Array | None = None  # (m,) int32
+    tree: SegmentTree | None = None
 
     @property
     def model_name(self) -> str:
