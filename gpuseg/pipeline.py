@@ -17,6 +17,7 @@ from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.explain.explain import explain
 from gpuseg.explain.rule_columns import rule_columns
 from gpuseg.explain.rules import find_rules
+from gpuseg.explain.surrogate import segment_tree
 from gpuseg.features import FeatureSettings, prepare, prepare_again
 from gpuseg.interrupts import after_publishing
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
@@ -25,12 +26,13 @@ from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.results import without_own_columns
-from gpuseg.outputs.reuse import encoder_of, required_model, stored_model
+from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
 from gpuseg.records import (
     Choice,
     Explanation,
     FeatureMatrix,
     Segmentation,
+    SegmentTree,
     SweepResult,
     Table,
     part,
@@ -71,9 +73,20 @@ def run(
     table = _read(settings, table, destinations, stages)
     features = _prepare(settings, engine.backend, table, model, stages)
     swept, choice = _segment(settings, engine.backend, features, model, stages)
-    explanation, rules = _explain(settings, engine.backend, table, features, choice, stages)
+    explanation, rules, tree = _explain(settings, engine.backend, table, features, choice, stages)
     result = conclude(
-        settings, engine, table, features, swept, choice, explanation, rules, model, stages.costs
+        settings,
+        engine,
+        table,
+        features,
+        swept,
+        choice,
+        explanation,
+        rules,
+        tree,
+        model,
+        earlier_model(settings, table) if keep and model is None else None,
+        stages.costs,
     )
     if not keep:
         return result
@@ -263,7 +276,7 @@ def _explain(
     features: FeatureMatrix,
     choice: Choice,
     stages: Stages,
-) -> tuple[Explanation, pa.Table]:
+) -> tuple[Explanation, pa.Table, SegmentTree]:
     with stages.stage("explain") as stage:
         explanation = explain(
             backend,
@@ -273,12 +286,15 @@ def _explain(
             random_state=settings.random_state,
             progress=part(stage.progress, 0.0, 0.9),
         )
+        columns = rule_columns(features, table)
+        labels = features.in_table_order(backend.to_host(choice.fit.labels))
         rules = find_rules(
-            rule_columns(features, table),
-            features.in_table_order(backend.to_host(choice.fit.labels)),
+            columns,
+            labels,
             choice.n_clusters,
             random_state=settings.random_state,
             progress=part(stage.progress, 0.9, 1.0),
         )
+        tree = segment_tree(columns, labels, random_state=settings.random_state)
         stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
-    return explanation, rules
+    return explanation, rules, tree

@@ -283,6 +283,53 @@ class ShapMeans(NamedTuple):
     n_explained_rows: int
 
 
+class Trait(NamedTuple):
+    """What sets a segment apart from everyone, in one column.
+
+    Parameters
+    ----------
+    kind
+        ``numeric``, ``boolean`` (numbers 0 and 1), ``datetime`` or ``categorical``.
+    z
+        How far apart, in deviations of all rows; positive for more, later, or a category
+        that is more common.
+    own, overall
+        Mean of the segment and of everyone; shares of the category; dates as days since
+        1970-01-01.
+    value
+        The category.
+    """
+
+    feature: str
+    kind: str
+    z: float
+    own: float
+    overall: float
+    value: str | None = None
+
+
+class Segment(NamedTuple):
+    """How a segment is called, and why.
+
+    Parameters
+    ----------
+    name
+        Unique among the segments; what a user called it, else the draft.
+    draft
+        The name that was made from the traits.
+    description
+        Its strongest traits in numbers, in one line.
+    traits
+        Strongest first.
+    """
+
+    cluster_id: int
+    name: str
+    draft: str
+    description: str
+    traits: tuple[Trait, ...]
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why each segment is what it is, as the contract's tables."""
@@ -294,6 +341,8 @@ class Explanation:
     shap: ShapMeans
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    #: for each segment what sets it apart, strongest first
+    traits: tuple[tuple[Trait, ...], ...] = ()
 
 
 class SegmentTree(NamedTuple):
@@ -359,6 +408,8 @@ class Segmentation:
     map_points: Array | None = None  # (m, 2) float32
     map_labels: Array | None = None  # (m,) int32
     tree: SegmentTree | None = None
+    #: one for each cluster id; outputs.segments.discreet leaves table contents out of them
+    segments: tuple[Segment, ...] = ()
 
     @property
     def model_name(self) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpuseg.explain.buckets import ColumnBuckets
     from gpuseg.outputs.models import ModelEntry
     from gpuseg.plan import Plan, StagePlan
-    from gpuseg.records import Segmentation, StageCost
+    from gpuseg.records import Segmentation, SegmentTree, StageCost
 
 #: Between two progress lines when the output is a file or a log, in seconds.
 LINE_INTERVAL_SECONDS = 10.0
@@ -145,6 +145,8 @@ def print_segmentation(
     console.print(_segment_table(result, hide_table_contents))
     console.print()
     console.print(Text(result.reason))
+    if result.tree is not None:
+        console.print(Text(_tree_line(result.tree)))
     places = (
         ("rows", result.output_table),
         ("report", result.report),
@@ -177,14 +179,29 @@ def _with_error(value: float, stderr: float) -> str:
 
 
 def _segment_table(result: Segmentation, hide_table_contents: bool) -> RichTable:
+    from gpuseg.outputs.segments import discreet
+
     n_rows = len(result.labels)
     tops = _top_features(result, hide_table_contents)
-    rows = (
-        (cluster, f"{size:,}", f"{size / n_rows:.1%}", tops.get(cluster, ""))
-        for cluster, size in enumerate(result.cluster_sizes)
-    )
-    names = ("cluster_id", "rows", "share", "strongest features (direction)")
-    return _table("Segments", names if tops else names[:3], rows if tops else (r[:3] for r in rows))
+    segments = discreet(result.segments) if hide_table_contents else result.segments
+    called = {segment.cluster_id: segment.name for segment in segments}
+    columns = {
+        "cluster_id": range(result.n_clusters),
+        "rows": [f"{size:,}" for size in result.cluster_sizes],
+        "share": [f"{size / n_rows:.1%}" for size in result.cluster_sizes],
+    }
+    if called:
+        columns["name"] = [called[cluster] for cluster in range(result.n_clusters)]
+    if tops:
+        columns["strongest features (direction)"] = [
+            tops.get(cluster, "") for cluster in range(result.n_clusters)
+        ]
+    return _table("Segments", tuple(columns), zip(*columns.values(), strict=True))
+
+
+def _tree_line(tree: SegmentTree) -> str:
+    questions = f"{tree.depth} question{'' if tree.depth == 1 else 's'}"
+    return f"with {questions} at most, a tree puts {tree.fidelity:.1%} of the rows in their segment"
 
 
 def _top_features(result: Segmentation, hide_table_contents: bool) -> dict[int, str]:
@@ -305,6 +322,11 @@ def print_model(facts: Mapping[str, Any], stream: TextIO) -> None:
             console.print(Text(f"{name:<12} {value}"), soft_wrap=True)
     console.print()
     console.print(_k_table(facts["k_scores"]))
+    if facts["segments"]:
+        console.print()
+        names = ("cluster_id", "name", "description")
+        rows = ([segment[name] for name in names] for segment in facts["segments"])
+        console.print(_table("Segments", names, rows))
 
 
 def print_examination(found: Examination, stream: TextIO) -> None:

@@ -18,6 +18,7 @@ from gpuseg.outputs.results import (
     output_schema,
     without_own_columns,
 )
+from gpuseg.outputs.segments import segments_table
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.tables import Location, Output, check_output, locate, publish
@@ -148,6 +149,10 @@ def result_tables(result: Segmentation) -> dict[str, pa.Table]:
         }
     if result.rules is not None:
         tables["rules"] = result.rules
+    if result.tree is not None:
+        tables["tree"] = result.tree.leaves
+    if result.segments:
+        tables["segments"] = segments_table(result.segments, result.cluster_sizes)
     return tables
 
 
