@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from gpuseg.records import Trait
 
@@ -17,13 +16,15 @@ MOST_ROWS = 0.5
 #: Traits that are kept with a segment, and those in its name before it must be told apart.
 N_TRAITS, N_NAMED = 6, 2
 
-#: Strengths are compared in steps of this factor. Within a step the column that comes first
-#: in the table wins, so that a few rows more or less do not change a name.
-_STEP = 1.5
+#: Traits that are almost as strong as the strongest one left, within this factor, stand in
+#: the order of the table, so that a few rows more or less do not change a name.
+_AS_STRONG = 1.6
 
 _YES, _NO = {"yes", "true", "y", "1"}, {"no", "false", "n", "0"}
 #: Categories that mean something only beside the name of their column.
-_VAGUE = _YES | _NO | {"none", "other", "unknown", "(other)", "(missing)", "missing", "null"}
+_VAGUE = (
+    _YES | _NO | {"none", "other", "unknown", "(other)", "(missing)", "missing", "null", "blank"}
+)
 
 AVERAGE = "Average"
 
@@ -38,8 +39,18 @@ def strongest(traits: Iterable[Trait]) -> tuple[Trait, ...]:
     """
     telling = [trait for trait in traits if abs(trait.z) >= WEAKEST]
     # what is common but not so for most comes last
-    order = sorted(telling, key=lambda trait: (not _holds(trait), -_strength(trait)))
-    return tuple(order[:N_TRAITS])
+    holding = [trait for trait in telling if _holds(trait)]
+    others = [trait for trait in telling if not _holds(trait)]
+    return tuple([*_in_tiers(holding), *_in_tiers(others)][:N_TRAITS])
+
+
+def _in_tiers(traits: Sequence[Trait]) -> Iterator[Trait]:
+    """Yield traits by their strength, and those of about the same strength in table order."""
+    rest = list(traits)
+    while rest:
+        least = max(abs(trait.z) for trait in rest) / _AS_STRONG
+        yield from (trait for trait in rest if abs(trait.z) >= least)
+        rest = [trait for trait in rest if abs(trait.z) < least]
 
 
 def draft_names(segments: Sequence[Sequence[Trait]], *, hide_values: bool = False) -> list[str]:
@@ -101,10 +112,6 @@ def is_same_segment(traits: Sequence[Trait], others: Sequence[Trait]) -> bool:
 
 def _key(trait: Trait) -> tuple[str, str | None, bool]:
     return trait.feature, trait.value, trait.z > 0
-
-
-def _strength(trait: Trait) -> int:
-    return round(math.log(abs(trait.z), _STEP))
 
 
 def _holds(trait: Trait) -> bool:

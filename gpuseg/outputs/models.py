@@ -32,7 +32,12 @@ from gpuseg.outputs.model_files import (
     write_model_files,
 )
 from gpuseg.outputs.model_names import RUN_ID, check_run_id, model_folder, refuse_link
-from gpuseg.outputs.segments import check_segment_name, segments_from_dicts, segments_to_dicts
+from gpuseg.outputs.segments import (
+    check_segment_name,
+    renamed,
+    segments_from_dicts,
+    segments_to_dicts,
+)
 from gpuseg.records import Segment
 from gpuseg.redaction import redact, redact_settings
 
@@ -309,12 +314,9 @@ def _segments(folder: Path, stored: Any, n_clusters: int) -> tuple[Segment, ...]
     if data is None:
         return segments
     try:
-        given = {int(cluster): name for cluster, name in json.loads(data).items()}
-        for cluster, name in given.items():
-            check_segment_name(segments, cluster, name, folder.name)
-    except (ValueError, AttributeError, TypeError, RecursionError):
+        return renamed(segments, {int(c): name for c, name in json.loads(data).items()})
+    except (ValueError, AttributeError, RecursionError):
         damaged(folder, f"{NAMES} does not name its segments; remove that file to use the drafts")
-    return tuple(s._replace(name=given.get(s.cluster_id, s.name)) for s in segments)
 
 
 def _no_champion_in(path: Path) -> str:

@@ -73,7 +73,7 @@ def continued_segments(
     return tuple((kept | renamed)[s.cluster_id] for s in drafted), warnings
 
 
-def check_segment_name(segments: Sequence[Segment], cluster_id: int, name: Any, model: str) -> str:
+def check_segment_name(segments: Sequence[Segment], cluster_id: int, name: str, model: str) -> str:
     """Return a name that a segment may have, without blanks around it.
 
     Raises
@@ -88,10 +88,10 @@ def check_segment_name(segments: Sequence[Segment], cluster_id: int, name: Any, 
             f"the model '{model}' has no segment {cluster_id} with a name; it has: "
             f"{known or 'none, because it is older than names (gpuseg run makes a new one)'}"
         )
-    text = str(name).strip()
-    if not text or len(text) > LONGEST_NAME or not text.isprintable() or text != one_line(text, 99):
+    text = name.strip()
+    if not _can_be_a_name(text):
         raise SettingsError(
-            f"{str(name)[:120]!r} cannot be the name of a segment; use 1 to {LONGEST_NAME} "
+            f"{name[:120]!r} cannot be the name of a segment; use 1 to {LONGEST_NAME} "
             "printable characters in one line"
         )
     twin = next((s for s in segments if s.name.casefold() == text.casefold()), None)
@@ -101,6 +101,27 @@ def check_segment_name(segments: Sequence[Segment], cluster_id: int, name: Any, 
             "each segment a name of its own"
         )
     return text
+
+
+def renamed(segments: Sequence[Segment], names: Mapping[int, Any]) -> tuple[Segment, ...]:
+    """Return the segments under these names, as a file has them.
+
+    Raises
+    ------
+    ValueError
+        If one cannot be a name, belongs to no segment, or two are the same.
+    """
+    found = tuple(s._replace(name=names.get(s.cluster_id, s.name)) for s in segments)
+    are_names = all(isinstance(name, str) and _can_be_a_name(name) for name in names.values())
+    if not are_names or not names.keys() <= {segment.cluster_id for segment in segments}:
+        raise ValueError(names)
+    if len({segment.name.casefold() for segment in found}) < len(found):
+        raise ValueError(names)
+    return found
+
+
+def _can_be_a_name(text: str) -> bool:
+    return 0 < len(text) <= LONGEST_NAME and text == one_line(text, LONGEST_NAME)
 
 
 def discreet(segments: Sequence[Segment]) -> tuple[Segment, ...]:
