@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.errors import DataError
 from gpuseg.explain.buckets import ColumnBuckets, suggest
 from gpuseg.explain.conditions import RuleColumn
 from gpuseg.explain.rule_columns import sql_column
+from gpuseg.features.columns import Columns
 from gpuseg.features.numeric import fit_numeric
 from gpuseg.features.reading import Cleaned
 from gpuseg.features.roles import ColumnPlan, decide
@@ -100,10 +102,11 @@ def _on_scales(
     table: Table, plans: Sequence[ColumnPlan], settings: FeatureSettings
 ) -> Iterator[tuple[RuleColumn, float | None]]:
     """Yield the columns, and where the scale of each becomes logarithmic."""
+    columns = Columns(NumPyBackend(), table)  # a line is cut on the host
     with Calculator() as calculator:
         for plan in plans:
             assert plan.reading is not None
-            cleaned = plan.reading.read(table.arrow)
+            cleaned = plan.reading.read(columns)
             encoder, _notes = fit_numeric(plan.reading, cleaned, settings, np)
             column = sql_column(
                 calculator, table.arrow, plan.column, cleaned.kind, cleaned.values
