@@ -283,6 +283,27 @@ class ShapMeans(NamedTuple):
     n_explained_rows: int
 
 
+class Trait(NamedTuple):
+    """What sets a segment apart from everyone, in one column."""
+
+    feature: str
+    kind: str  # numeric | boolean (numbers 0 and 1) | datetime | categorical
+    z: float  # how far, in deviations of all rows; positive: more, later, more common
+    own: float  # mean of the segment (dates in days since 1970), or share of the category
+    overall: float  # the same of everyone
+    value: str | None = None  # the category
+
+
+class Segment(NamedTuple):
+    """How a segment is called, and why."""
+
+    cluster_id: int
+    name: str  # unique; what a user called it, else the draft
+    draft: str  # made from the traits
+    description: str  # its strongest traits in numbers, in one line
+    traits: tuple[Trait, ...]  # strongest first
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why each segment is what it is, as the contract's tables."""
@@ -294,6 +315,19 @@ class Explanation:
     shap: ShapMeans
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    #: for each segment what sets it apart, strongest first
+    traits: tuple[tuple[Trait, ...], ...] = ()
+
+
+class SegmentTree(NamedTuple):
+    """One shallow decision tree that puts every row into a segment."""
+
+    text: str  # one question or segment a line, indented by depth
+    sql: str  # a CASE expression that yields the segment of each row of the input
+    fidelity: float  # share of all rows that the tree puts into their segment
+    depth: int  # questions that it takes at most
+    #: one row for each leaf, in the order of the text; see explain.surrogate.TREE_SCHEMA
+    leaves: pa.Table
 
 
 # -- the whole ---------------------------------------------------------------
@@ -332,6 +366,9 @@ class Segmentation:
     #: coordinates of a sample of rows on the first two principal axes, for the map
     map_points: Array | None = None  # (m, 2) float32
     map_labels: Array | None = None  # (m,) int32
+    tree: SegmentTree | None = None
+    #: one for each cluster id; outputs.segments.discreet leaves table contents out of them
+    segments: tuple[Segment, ...] = ()
 
     @property
     def model_name(self) -> str:
