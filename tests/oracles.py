@@ -75,11 +75,14 @@ def shapley_values(trees, x):
 
 
 def silhouette_samples(X, labels):
-    """Silhouette of each row by definition, float64; 0 where a row is alone or a = b = 0."""
+    """Silhouette of each row by definition, float64; 0 where a row is alone or a = b = 0.
+
+    Distances by hypot, because squares of numbers below 1e-162 are 0.
+    """
     X, labels = np.asarray(X, np.float64), np.asarray(labels)
     silhouettes = np.zeros(len(X))
     for i, own in enumerate(labels):
-        distances = np.sqrt(((X - X[i]) ** 2).sum(axis=1))
+        distances = np.hypot.reduce(X - X[i], axis=1)
         if np.sum(labels == own) > 1:
             a = distances[labels == own].sum() / (np.sum(labels == own) - 1)
             b = min(distances[labels == other].mean() for other in set(labels) - {own})
