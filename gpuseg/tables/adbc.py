@@ -6,13 +6,12 @@ One door for all; what differs between systems is data (`gpuseg.tables.adbc_dial
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from gpuseg.errors import (
-    DataError,
-    SettingsError,
     SourceError,
     TableNotFoundError,
     did_you_mean,
@@ -102,12 +101,13 @@ def _rows(
 
 def _query_rows(connection: Connection, query: str) -> tuple[str, dict[str, str]]:
     dialect = connection.dialect
+    bare = re.sub(r";\s*(--[^\n]*\s*)*$", "", query)
     if not dialect.view:
-        rows = f"({query.rstrip().rstrip(';')}\n) AS gpuseg_query"
+        rows = f"({bare}\n) AS gpuseg_query"
         schema = next(connection.batches(f"SELECT * FROM {rows} WHERE 1 = 0"))
         return rows, {field.name: str(field.type) for field in schema}
     # as a view the database itself refuses what is not one SELECT, and tells the types
-    connection.run(dialect.view.format(query=query))
+    connection.run(dialect.view.format(query=query, bare=bare))
     connection.run(dialect.after_view)
     types = connection.columns("pg_temp", "gpuseg_query")
     return "gpuseg_query", types
@@ -181,5 +181,3 @@ def _not_found(connection: Connection, location: Location) -> TableNotFoundError
         f"table '{asked}' is not in this {name} database, which has "
         f"{', '.join(names[:SHOWN_NAMES])}{more}{did_you_mean(asked, names)}"
     )
-
-

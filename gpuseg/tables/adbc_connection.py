@@ -48,7 +48,9 @@ def address_of(location: Location) -> Address:
         If an option comes twice or has no value.
     """
     if location.kind != "adbc":
-        return _with_timeouts(Address("adbc_driver_postgresql", {"uri": location.address}, STANDARD))
+        return _with_timeouts(
+            Address("adbc_driver_postgresql", {"uri": location.address}, STANDARD)
+        )
     driver, _, query = location.address.removeprefix("adbc:").partition("?")
     try:
         pairs = parse_qsl(query, strict_parsing=bool(query), keep_blank_values=True)
@@ -109,7 +111,10 @@ class Connection:
         module = _driver_manager()
         with self._translated():
             self._connection = module.connect(
-                driver=_driver_path(address.driver), db_kwargs=address.options, autocommit=False
+                driver=_driver_path(address.driver),
+                entrypoint=address.options.pop("entrypoint", None),
+                db_kwargs=address.options,
+                autocommit=False,
             )
         try:
             for statement in self.dialect.opening:
@@ -153,11 +158,11 @@ class Connection:
 
     def columns(self, schema: str, table: str) -> dict[str, str]:
         """Return the SQL type of each column, in order."""
-        return {str(name): str(kind) for name, kind in self.ask(self.dialect.columns, schema, table)}
+        return {
+            str(name): str(kind) for name, kind in self.ask(self.dialect.columns, schema, table)
+        }
 
-    def ask(
-        self, sql: str, schema: str, table: str, **more: str
-    ) -> list[tuple[Any, ...]]:
+    def ask(self, sql: str, schema: str, table: str, **more: str) -> list[tuple[Any, ...]]:
         """Ask the catalogue about a table; the names go in as literals."""
         return self.run(sql.format(schema=literal(schema), table=literal(table), **more))
 
@@ -165,6 +170,11 @@ class Connection:
         """Let everything appear."""
         with self._translated():
             self._connection.commit()
+
+    def rollback(self) -> None:
+        """Take everything back."""
+        with self._translated():
+            self._connection.rollback()
 
     def close(self) -> None:
         """Let go of the database; what was not committed never was."""
@@ -217,6 +227,9 @@ def _sqlstate(message: str) -> str:
 def _own_words(error: Exception) -> str:
     """Return the database's own sentence, without the query that the driver repeats."""
     message = str(error)
+    if isinstance(error, (OSError, pa.ArrowException)):
+        # about rows on their way, so what it quotes may be a customer's value
+        message = re.sub(r'"[^"]*"', '"…"', message)
     marked = re.search(r"(?:ERROR|FATAL|PANIC):\s+(.*)", message)
     if marked:
         return marked.group(1).strip()

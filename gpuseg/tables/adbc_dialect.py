@@ -69,8 +69,9 @@ class Dialect:
     opening, reading
         Run when a connection opens, and before something is read.
     view
-        SQL with ``{query}`` that makes ``gpuseg_query`` of an input query, for names and
-        types, and refuses all but a SELECT; empty where a subquery must do.
+        SQL that makes ``gpuseg_query`` of an input query, for names and types, and refuses
+        all but a SELECT; empty where a subquery must do. The query goes into ``{query}``, or
+        without what ends it into ``{bare}``.
     after_view
         Run after that: from here on nothing can be written.
     estimate

@@ -147,7 +147,10 @@ class Transaction:
         """Load rows into a table of their own, give its columns their types, count them."""
         side = f"gpuseg_{uuid.uuid4().hex[:12]}"
         fitting = pa.table(
-            [_fitting(column, field) for column, field in zip(table.columns, table.schema)],
+            [
+                _fitting(column, field)
+                for column, field in zip(table.columns, table.schema, strict=True)
+            ],
             names=table.column_names,
         )
         try:
@@ -155,7 +158,7 @@ class Transaction:
         except LostError:
             raise
         except GpusegError as error:
-            raise self._cannot_hold(location, fitting.schema) or error from None
+            raise self._cannot_hold(schema, fitting) or error from None
         side = self._with_types(schema, side, table.schema)
         [(n_rows,)] = self._connection.run(f"SELECT count(*) FROM {_full(schema, side)}")
         if n_rows != table.num_rows:
@@ -195,19 +198,21 @@ class Transaction:
         [(n_types,)] = self._connection.run(asked)
         return kind if n_types else None
 
-    def _cannot_hold(self, location: Location, schema: pa.Schema) -> DataError | None:
+    def _cannot_hold(self, schema: str, table: pa.Table) -> DataError | None:
         """Find the column whose Arrow type has no place in the database."""
-        for field in schema:
-            probe = Connection(location, SinkError)
+        for field in table.schema:
+            # what was staged is given up: an error is on its way
+            self._connection.rollback()
+            if self._dialect.takes_schema:
+                self._make_schema(schema)
             try:
-                probe.ingest(pa.schema([field]).empty_table(), location.schema, "gpuseg_probe")
+                # some drivers look at the type when there is a value only
+                some = pa.table({field.name: table[field.name].drop_null().slice(0, 1)})
+                self._connection.ingest(some, schema, "gpuseg_probe")
             except LostError:
                 return None
-            except GpusegError as error:
-                if isinstance(error, SinkError):
-                    return _no_place(field, self._dialect.name)
-            finally:
-                probe.close()
+            except SinkError:
+                return _no_place(field, self._dialect.name)
         return None
 
     # -- into its place ------------------------------------------------------------------
@@ -233,8 +238,8 @@ class Transaction:
             needed = ", ".join(str(what) for what, _forbids in found[: agreement.SHOWN_NAMES])
             raise SettingsError(
                 f"'{location.display}' cannot be replaced, because {needed} depends on it"
-                f"{' and the columns change' if columns[0] != columns[1] else ''}; drop that first, "
-                "or name another table"
+                f"{' and the columns change' if columns[0] != columns[1] else ''}; drop that "
+                "first, or name another table"
             )
         return True
 

@@ -33,7 +33,7 @@ def travel(kind: str) -> Travel:
     if found := _MOMENT.fullmatch(kind):
         doubt = _ODD_ARRAY + _ODD_MOMENTS if found["array"] else "NOT isfinite({})"
         return Travel("{}", doubt, "{}::text")
-    if kind.endswith("[]") and not kind.startswith("numeric"):
+    if kind.endswith("[]"):
         return Travel("{}::text[]", _ODD_ARRAY, "{}::text")
     return Travel("{}::text")
 
@@ -46,7 +46,8 @@ def arrived(column: pa.ChunkedArray, kind: str, name: str) -> pa.ChunkedArray:
     DataError
         If neither a decimal nor a double holds all values.
     """
-    if re.fullmatch(r"numeric(\(\d+,-?\d+\))?", kind) is None:
+    declared = re.fullmatch(r"numeric(?:\((\d+),(-?\d+)\))?", kind)
+    if declared is None:
         return column
     finite = pc.match_substring_regex(column, "[0-9]")
     digits = pc.replace_substring_regex(pc.if_else(finite, column, None), "[-.]|^-?0(\\.0*)?", "")
@@ -55,7 +56,11 @@ def arrived(column: pa.ChunkedArray, kind: str, name: str) -> pa.ChunkedArray:
     scale = pc.max(pc.utf8_length(fraction)).as_py() or 0
     n_digits = scale + (pc.max(pc.utf8_length(whole)).as_py() or 0)
     if pc.all(finite).as_py() is not False and n_digits <= MOST_DIGITS:
-        return column.cast(pa.decimal128(max(n_digits, 1), scale))
+        precision, fixed = (int(part or 0) for part in declared.groups())
+        # the same type whatever the rows are, where the column says so
+        if 0 < precision <= MOST_DIGITS and scale <= fixed <= precision:
+            return column.cast(pa.decimal128(precision, fixed))
+        return column.cast(pa.decimal128(MOST_DIGITS, scale))
     if (pc.max(pc.utf8_length(digits)).as_py() or 0) <= DOUBLE_DIGITS:
         return column.cast(pa.float64())
     raise DataError(
@@ -121,9 +126,15 @@ UNION ALL
 SELECT format('ALTER TABLE %s OWNER TO %I', {{heir}}::text, pg_get_userbyid(relowner))
 FROM old WHERE pg_get_userbyid(relowner) <> current_user"""
 
+#: A time-out that the address or the role sets stands.
+_LOCK_TIMEOUT = (
+    "SELECT set_config('lock_timeout', '30s', false) WHERE current_setting('lock_timeout') = '0'"
+)
+
 _LOST = Failure(None, "the connection was lost ({what})", again=True)
 _NOT_FITTING = Failure(DataError, "a value does not fit the type of its column")
-_QUERY = Failure(SettingsError, "the input query does not run: {what}")
+_QUERY = Failure(SettingsError, "the input query does not run: {what} (one SELECT was expected)")
+_READ_ONLY = Failure(SettingsError, "the server, or a query, may only read ({what})")
 _DENIED = Failure(SettingsError, "{what}; ask the owner for the privilege")
 _LOGIN = Failure(
     SettingsError,
@@ -139,9 +150,7 @@ POSTGRESQL = Dialect(
         "SET TIME ZONE 'UTC'",
         "SET datestyle = 'ISO'",
         "SET intervalstyle = 'postgres'",
-        # a lock that the address or the role sets stands
-        "SELECT set_config('lock_timeout', '30s', false) "
-        "WHERE current_setting('lock_timeout') = '0'",
+        _LOCK_TIMEOUT,
     ),
     # all statements of a read see the same rows
     reading=("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",),
@@ -183,14 +192,17 @@ POSTGRESQL = Dialect(
         "42501": _DENIED,
         "28": _LOGIN,
         "3D000": Failure(TableNotFoundError, "{what}"),
-        "25006": Failure(SettingsError, "the server is read-only ({what})"),
+        "25006": _READ_ONLY,
         "22021": Failure(DataError, "a text holds a null character, which PostgreSQL cannot"),
         "22": _NOT_FITTING,
         "23": Failure(DataError, "a row breaks a constraint of the table ({what})"),
         "42": _QUERY,
         "0A": _QUERY,
     },
+    # rows that stop coming bring no SQLSTATE with them
     phrases={
+        "input syntax|out of range|by zero|too (long|large)|overflow": _NOT_FITTING,
+        "read-only transaction": _READ_ONLY,
         "password|authentication|role .* does not exist|no pg_hba": _LOGIN,
         "database .* does not exist": Failure(TableNotFoundError, "{what}"),
         "permission denied": _DENIED,
