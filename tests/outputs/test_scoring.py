@@ -14,11 +14,15 @@ import pytest
 import sqlglot
 
 import gpuseg
+from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.errors import ModelError, SettingsError
+from gpuseg.features import encode_features
 from gpuseg.features.text import DATE_STYLES
+from gpuseg.outputs.reuse import encoder_of
 from gpuseg.outputs.scoring import DIALECTS, model_document, scoring_query
 from gpuseg.outputs.scoring.steps import STEPS
 from gpuseg.outputs.scoring.texts import _DATES
+from gpuseg.records import Table
 from gpuseg.tables import Output, locate, publish, read_table
 
 ROOT = Path(__file__).parents[2]
@@ -30,21 +34,28 @@ TABLES = {
 QUICK = {"n_init": 1, "sample_size": 500}
 
 
-def in_duckdb(model, table: pa.Table, _server) -> pa.Table:
+def query_of(model, dialect: str, table: str, inner: bool) -> str:
+    """Return the query; with `inner`, what it computed on the way comes with the rows."""
+    query = scoring_query(model, dialect, table)
+    steps = ", features.*, distances.*" if inner else ""
+    return query.replace("SELECT source.*", f"SELECT source.*{steps}", 1)
+
+
+def in_duckdb(model, table: pa.Table, _request, inner: bool = False) -> pa.Table:
     with duckdb.connect() as connection:
         connection.register("rows", table)
         connection.execute("SET TimeZone = 'America/New_York'; CREATE TABLE t AS FROM rows")
-        return connection.sql(scoring_query(model, "duckdb", "main.t")).to_arrow_table()
+        return connection.sql(query_of(model, "duckdb", "main.t", inner)).to_arrow_table()
 
 
-def in_postgres(model, table: pa.Table, request) -> pa.Table:
+def in_postgres(model, table: pa.Table, request, inner: bool = False) -> pa.Table:
     import adbc_driver_postgresql.dbapi as driver
 
     server = request.getfixturevalue("postgres_server")
     publish([Output(locate("public.t", warehouse=server.url()), table)])
     with driver.connect(server.url()) as connection, connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'America/New_York'")
-        cursor.execute(scoring_query(model, "postgres", "public.t"))
+        cursor.execute(query_of(model, "postgres", "public.t", inner))
         return cursor.fetch_arrow_table()
 
 
@@ -199,6 +210,33 @@ def test_every_way_to_read_a_column_has_its_sql(engine, settings, request):
         assert wrong_ids(engine, model, table, request) == 0
 
 
+@pytest.mark.slow
+@engines
+def test_features_and_distances_on_the_way_are_those_of_gpuseg(engine, request):
+    model = gpuseg.segment(
+        everything(),
+        num_clusters=4,
+        categorical_columns=("code", "rate", "city"),
+        dimension_reduction_threshold=99,
+        **QUICK,
+    ).model
+    table = with_odd_rows(everything(300, seed=3))
+    numbered = table.append_column("row", pa.array(range(table.num_rows)))
+    scored = ENGINES[engine](model, numbered, request, inner=True).sort_by("row")
+    encoder = encoder_of(model)
+    _X, encoded = encode_features(NumPyBackend(), encoder, Table("t", table))
+    names = [name for name in scored.column_names if re.fullmatch(r"x\d+", name)]
+    assert len(names) > 20
+    for name in names:
+        expected = encoded[:, int(name[1:]) - 1]
+        found = scored[name].to_numpy().astype(np.float32)
+        np.testing.assert_array_max_ulp(found, expected, maxulp=2)
+    differences = encoded[:, None, :].astype(np.float64) - model.centroids
+    distances = (differences**2).sum(axis=2)
+    for cluster in range(4):
+        np.testing.assert_allclose(scored[f"d{cluster}"].to_numpy(), distances[:, cluster], 1e-6)
+
+
 # -- the query itself --------------------------------------------------------------------
 
 
@@ -244,7 +282,7 @@ def test_without_a_table_name_the_models_table_is_meant(small):
 
 
 def test_what_sql_cannot_do_is_refused(small):
-    with pytest.raises(SettingsError, match="dialect is 'postgresql'.*did you mean"):
+    with pytest.raises(SettingsError, match=r"dialect is 'postgresql'.*did you mean"):
         scoring_query(small, "postgresql", "a.b")
     times = pa.table({"t": pa.array(range(0, 3000, 10), pa.time32("s")), "n": range(300)})
     model = gpuseg.segment(times, num_clusters=2, **QUICK).model

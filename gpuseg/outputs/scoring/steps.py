@@ -13,7 +13,7 @@ STEPS = {
     "parts": "texts of numbers without units, texts of dates in parts",
     "digits": "what can be read as a number, spelt as SQL spells it",
     "reading": "numbers, and dates as days since 1970-01-01",
-    "cleaned": "NaN, infinite and impossible values are NULL; categories have their number",
+    "cleaned": "NaN, infinite and impossible values are NULL, categories have their number",
     "filled": "the median of the training table where there is no value",
     "angles": "the place of a date in its year and in its day",
     "scaled": "heavy tails tamed, centred, cut, scaled",
@@ -21,7 +21,7 @@ STEPS = {
     "components": "projected onto principal components",
     "rounded": "these too",
     "distances": "squared distance to each centroid",
-    "nearest": "the nearest centroid; of equally near ones the first",
+    "nearest": "the nearest centroid, of equally near ones the first",
 }
 
 
