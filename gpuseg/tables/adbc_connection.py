@@ -148,7 +148,7 @@ class Connection:
 
     def ingest(self, table: pa.Table, schema: str, name: str) -> None:
         """Make a table of Arrow rows by bulk ingest."""
-        place = {"db_schema_name": schema} if self.dialect.takes_schema else {}
+        place = {"db_schema_name": schema} if self.dialect.schema else {}
         with self._translated(), self._connection.cursor() as cursor:
             cursor.adbc_ingest(name, table, mode="create", **place)
 

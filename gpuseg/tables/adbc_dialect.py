@@ -86,8 +86,8 @@ class Dialect:
         Makes a column as it arrived into what it is: (column, SQL type, name) -> column.
     writes
         Whether results may be written: tables appear in one transaction.
-    takes_schema
-        Whether bulk ingest can be told a schema.
+    schema
+        SQL with ``{schema}``: a row if there is such a schema; empty where there are none.
     insert
         SQL with ``{column}`` and ``{kind}`` that gives a column its SQL type back.
     type_exists
@@ -126,7 +126,7 @@ class Dialect:
     travel: Callable[[str], Travel] = _as_it_is
     arrived: Callable[[pa.ChunkedArray, str, str], pa.ChunkedArray] = _unchanged
     writes: bool = False
-    takes_schema: bool = True
+    schema: str = ""
     insert: str = "{column}"
     type_exists: str = ""
     most_name_bytes: int | None = None

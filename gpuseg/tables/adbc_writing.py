@@ -95,7 +95,7 @@ class Transaction:
             raise SettingsError(f"'{location.display}' is a view; give the name of a table")
         if kind:
             self._check_permission(location, schema, name, append)
-        elif self._dialect.takes_schema:
+        else:
             self._make_schema(schema)
         side = self._loaded(location, table, schema)
         if kind and append:
@@ -136,11 +136,8 @@ class Transaction:
                 raise SettingsError(f"'{location.display}' is there, and this user {reason}")
 
     def _make_schema(self, schema: str) -> None:
-        there = self._connection.run(
-            "SELECT 1 FROM information_schema.schemata WHERE schema_name = "
-            f"{literal(schema)} UNION SELECT 1 FROM pg_namespace WHERE nspname = {literal(schema)}"
-        )
-        if not there:
+        asked = self._dialect.schema.format(schema=literal(schema))
+        if asked and not self._connection.run(asked):
             self._connection.run(f"CREATE SCHEMA {identifier(schema)}")
 
     def _loaded(self, location: Location, table: pa.Table, schema: str) -> str:
@@ -203,8 +200,7 @@ class Transaction:
         for field in table.schema:
             # what was staged is given up: an error is on its way
             self._connection.rollback()
-            if self._dialect.takes_schema:
-                self._make_schema(schema)
+            self._make_schema(schema)
             try:
                 # some drivers look at the type when there is a value only
                 some = pa.table({field.name: table[field.name].drop_null().slice(0, 1)})

@@ -167,6 +167,7 @@ POSTGRESQL = Dialect(
     travel=travel,
     arrived=arrived,
     writes=True,
+    schema="SELECT 1 FROM pg_namespace WHERE nspname = {schema}",
     insert="CAST({column} AS {kind})",
     type_exists="SELECT count(*) FROM pg_type WHERE format_type(oid, NULL) = "
     "regexp_replace({kind}, '\\(\\d+(,-?\\d+)?\\)', '')",

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from decimal import Decimal
+from urllib.parse import quote
 
 import pyarrow as pa
 import pytest
@@ -362,6 +363,15 @@ def test_the_password_may_come_from_the_environment(server, at, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     publish([Output(at("s.out", password=None), numbers(1))])
     assert read_table(at("s.out", password=None)).n_rows == 1
+
+
+def test_the_driver_may_be_named_with_its_options(server):
+    place = locate(
+        "s.out", warehouse=f"adbc:adbc_driver_postgresql?uri={quote(server.url(), safe='')}"
+    )
+    publish([Output(place, numbers(1))])
+    assert read_table(place).arrow.to_pylist() == [{"a": 1}]
+    assert server.sql("SELECT pg_typeof(a)::text FROM s.out") == [("bigint",)]
 
 
 def test_a_table_that_is_not_there_names_those_that_are(server, at):

@@ -130,7 +130,7 @@ def numeric_features(
     expressions = [_scaled(steps, encoder, cleaned, alias)]
     if encoder.missing_share is not None:
         there, missing = (
-            number(np.float32(encoder.weight * (flag - encoder.missing_share))) for flag in (0, 1)
+            number(encoder.weight * (flag - encoder.missing_share)) for flag in (0, 1)
         )
         expressions.append(f"CASE WHEN {cleaned} IS NULL THEN {missing} ELSE {there} END")
     for cycle in encoder.cycles:
