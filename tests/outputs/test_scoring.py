@@ -28,7 +28,7 @@ from gpuseg.tables import Output, locate, publish, read_table
 ROOT = Path(__file__).parents[2]
 TABLES = {
     "gluon_train": ROOT / "examples" / "gluon_train.parquet",
-    "CC_GENERAL": ROOT / "tests" / "data" / "CC_GENERAL.csv",
+    "CC_GENERAL": ROOT / "tests" / "data" / "CC GENERAL.csv",
     "Telco": ROOT / "tests" / "data" / "Telco-Customer-Churn.csv",
 }
 QUICK = {"n_init": 1, "sample_size": 500}

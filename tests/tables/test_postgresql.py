@@ -495,6 +495,20 @@ def test_a_server_killed_before_the_exchange_leaves_the_old_tables(server, at, m
         read_table(locate("k.csv"))
 
 
+def test_a_connection_lost_in_the_commit_itself_is_told_apart(server, at):
+    one(server, "CREATE FUNCTION s.cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM "
+                "pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$")  # fmt: skip
+    server.sql(
+        "CREATE TABLE s.t (a bigint); CREATE CONSTRAINT TRIGGER c AFTER INSERT ON s.t "
+        "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION s.cut()"
+    )
+    with pytest.raises(SinkError, match="lost while the tables were being exchanged") as raised:
+        publish([Output(at("s.t"), numbers(1), append=True), Output(at("s.k"), numbers(2))])
+    assert raised.value.exit_code == 4
+    assert server.sql("SELECT count(*) FROM s.t") == [(0,)]
+    assert leftovers(server) == []
+
+
 def test_a_full_disk_and_a_broken_constraint_are_said(server, at):
     one(server, "CREATE FUNCTION s.full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE "
                 "EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$")  # fmt: skip

@@ -138,7 +138,7 @@ def numeric_features(
         angle = f"{number(2 * np.pi)} * ({turns} - floor({turns}))"
         place = steps.add("angles", f"{alias}_{cycle.name}", angle, f"{column}: {cycle.name}")
         for function, mean in (("sin", cycle.sine_mean), ("cos", cycle.cosine_mean)):
-            wave = f"{number(encoder.weight)} * ({function}({place}) - {number(mean)})"
+            wave = _weighted(encoder, f"({function}({place}) - {number(mean)})")
             expressions.append(f"COALESCE({wave}, 0e0)")
     features = []
     for offset, expression in enumerate(expressions):
@@ -159,7 +159,11 @@ def _scaled(steps: Steps, encoder: NumericEncoder, cleaned: str, alias: str) -> 
         value = f"sign({value}) * ln(1 + abs({value}) / {number(encoder.log_unit)})"
     reach = number(encoder.bound * encoder.scale)
     cut = f"LEAST(GREATEST({value} - {number(encoder.center)}, -{reach}), {reach})"
-    return f"{number(encoder.weight)} * ({cut} / {number(encoder.scale)})"
+    return _weighted(encoder, f"({cut} / {number(encoder.scale)})")
+
+
+def _weighted(encoder: NumericEncoder, expression: str) -> str:
+    return expression if encoder.weight == 1 else f"{number(encoder.weight)} * {expression}"
 
 
 def _cleaned(steps: Steps, dialect: SqlDialect, reading: Reading, alias: str) -> str:
