@@ -101,8 +101,8 @@ class Dialect:
         SQL with ``{schema}``, ``{table}``, ``{append}``: a row with the reason why this
         user may not write there.
     bystanders
-        SQL with ``{schema}`` and ``{table}``: what depends on a table and would be lost
-        with it, each with whether it also forbids to fill the table anew.
+        SQL with ``{schema}`` and ``{table}``: what hangs on a table and would be lost with
+        it, each with whether it also forbids to fill the table anew.
     heirs
         SQL with ``{schema}``, ``{table}`` and ``{heir}``: statements that give a new table
         what belongs to the old one.

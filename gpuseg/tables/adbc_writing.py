@@ -223,7 +223,7 @@ class Transaction:
         self._connection.run(f"DROP TABLE {_full(schema, side)}")
 
     def _must_fill(self, location: Location, schema: str, name: str, side: str) -> bool:
-        """Say whether the old table must stay and be filled anew, because views need it."""
+        """Say whether the old table must stay and be filled anew: something hangs on it."""
         if not self._dialect.bystanders:
             return False
         found = self._connection.ask(self._dialect.bystanders, schema, name)
@@ -233,7 +233,7 @@ class Transaction:
         if columns[0] != columns[1] or any(forbids for _what, forbids in found):
             needed = ", ".join(str(what) for what, _forbids in found[: agreement.SHOWN_NAMES])
             raise SettingsError(
-                f"'{location.display}' cannot be replaced, because {needed} depends on it"
+                f"'{location.display}' cannot be replaced, because there is {needed}"
                 f"{' and the columns change' if columns[0] != columns[1] else ''}; drop that "
                 "first, or name another table"
             )

@@ -100,12 +100,34 @@ SELECT CASE
     'may not replace it, because it is part of a partitioned or inherited table'
 END FROM pg_class o WHERE o.oid = {_TABLE}"""
 
+#: What somebody has made for the table, and what nothing but the table itself can keep.
 _BYSTANDERS = f"""
-SELECT DISTINCT 'view ' || r.ev_class::regclass::text, 0 FROM pg_depend d
+WITH old AS (SELECT * FROM pg_class WHERE oid = {_TABLE})
+SELECT DISTINCT 'view ' || r.ev_class::regclass::text, 0 FROM old JOIN pg_depend d
+  ON d.refclassid = 'pg_class'::regclass AND d.refobjid = old.oid
 JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
-WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {_TABLE} AND r.ev_class <> d.refobjid
-UNION ALL SELECT 'foreign key of ' || conrelid::regclass::text, 1 FROM pg_constraint
-WHERE contype = 'f' AND confrelid = {_TABLE} AND conrelid <> confrelid"""
+WHERE r.ev_class <> old.oid
+UNION ALL SELECT 'foreign key of ' || c.conrelid::regclass::text, 1
+FROM old JOIN pg_constraint c ON c.contype = 'f' AND c.confrelid = old.oid
+WHERE c.conrelid <> old.oid
+UNION ALL SELECT 'generated column ' || quote_ident(a.attname), 1
+FROM old JOIN pg_attribute a ON a.attrelid = old.oid
+WHERE a.attidentity <> '' OR a.attgenerated <> ''
+UNION ALL SELECT 'index ' || i.indexrelid::regclass::text, 0
+FROM old JOIN pg_index i ON i.indrelid = old.oid
+UNION ALL SELECT 'constraint ' || quote_ident(c.conname), 0
+FROM old JOIN pg_constraint c ON c.conrelid = old.oid WHERE c.contype IN ('c', 'f')
+UNION ALL SELECT 'trigger ' || quote_ident(t.tgname), 0
+FROM old JOIN pg_trigger t ON t.tgrelid = old.oid WHERE NOT t.tgisinternal
+UNION ALL SELECT 'rule ' || quote_ident(r.rulename), 0
+FROM old JOIN pg_rewrite r ON r.ev_class = old.oid
+UNION ALL SELECT 'default, duty or privilege of column ' || quote_ident(a.attname), 0
+FROM old JOIN pg_attribute a ON a.attrelid = old.oid AND a.attnum > 0
+WHERE a.atthasdef OR a.attnotnull OR a.attacl IS NOT NULL
+UNION ALL SELECT 'row security', 0 FROM old WHERE relrowsecurity
+UNION ALL SELECT 'publication', 0 FROM old JOIN pg_publication_rel p ON p.prrelid = old.oid
+UNION ALL SELECT 'statistics ' || quote_ident(s.stxname), 0
+FROM old JOIN pg_statistic_ext s ON s.stxrelid = old.oid"""
 
 _HEIRS = f"""
 WITH old AS (SELECT * FROM pg_class WHERE oid = {_TABLE})

@@ -126,7 +126,7 @@ def test_a_view_is_refused_and_a_foreign_key_too(database):
     )
     with pytest.raises(SettingsError, match="is a view"):
         publish([Output(at("main.v"), numbers(1))])
-    with pytest.raises(SettingsError, match="table child depends on it"):
+    with pytest.raises(SettingsError, match="there is table child"):
         publish([Output(at("main.t"), numbers(1))])
 
 

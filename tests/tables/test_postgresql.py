@@ -582,14 +582,45 @@ def test_a_table_that_a_view_needs_is_filled_anew_or_refused(server, at):
     server.sql("CREATE VIEW s.v AS SELECT sum(a)::int AS total FROM s.out")
     publish([Output(at("s.out"), numbers(5))])
     assert server.sql("SELECT total FROM s.v") == [(5,)]
-    with pytest.raises(SettingsError, match=r"view s.v depends on it and the columns change"):
+    with pytest.raises(SettingsError, match=r"there is view s.v and the columns change"):
         check_output(at("s.out"), pa.schema([("other", pa.int64())]))
     server.sql("DROP VIEW s.v; ALTER TABLE s.out ADD PRIMARY KEY (a);"
                "CREATE TABLE s.child (a bigint REFERENCES s.out)")  # fmt: skip
-    with pytest.raises(SettingsError, match=r"foreign key of s.child depends on it"):
+    with pytest.raises(SettingsError, match=r"there is foreign key of s.child"):
         publish([Output(at("s.out"), numbers(5))])
     assert server.sql("SELECT a FROM s.out") == [(5,)]
     assert leftovers(server) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "called"),
+    [
+        ("CREATE INDEX i ON s.out (a)", r"index s\.i"),
+        ("ALTER TABLE s.out ADD PRIMARY KEY (a)", r"index s\.out_pkey"),
+        ("ALTER TABLE s.out ADD CONSTRAINT c CHECK (a > 0)", "constraint c"),
+        ("ALTER TABLE s.out ALTER a SET DEFAULT 7", "default, duty or privilege of column a"),
+        ("ALTER TABLE s.out ALTER a SET NOT NULL", "default, duty or privilege of column a"),
+        ("GRANT SELECT (a) ON s.out TO ann", "default, duty or privilege of column a"),
+        ("ALTER TABLE s.out ENABLE ROW LEVEL SECURITY", "row security"),
+        ("CREATE RULE r AS ON DELETE TO s.out DO INSTEAD NOTHING", "rule r"),
+    ],
+)
+def test_nothing_that_hangs_on_a_table_is_lost_without_a_word(server, at, made, called):
+    publish([Output(at("s.out"), numbers(1, 2))])
+    server.sql(made)
+    oid = server.sql("SELECT 's.out'::regclass::oid::int")
+    publish([Output(at("s.out"), numbers(3, 4, 5))])
+    assert server.sql("SELECT 's.out'::regclass::oid::int") == oid
+    assert server.sql("SELECT a FROM s.out ORDER BY a") == [(3,), (4,), (5,)]
+    with pytest.raises(SettingsError, match=f"there is {called}.* and the columns change"):
+        check_output(at("s.out"), pa.schema([("other", pa.int64())]))
+    assert leftovers(server) == []
+
+
+def test_a_generated_column_is_not_filled(server, at):
+    server.sql("CREATE TABLE s.out (a bigint GENERATED ALWAYS AS IDENTITY)")
+    with pytest.raises(SettingsError, match="there is generated column a"):
+        check_output(at("s.out"), numbers().schema)
 
 
 def test_a_view_and_a_partitioned_table_are_not_replaced(server, at):
