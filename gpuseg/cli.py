@@ -368,6 +368,35 @@ def models_rename(
     _emit(lambda out: out.write(said))
 
 
+@models_app.command("export")
+@guarded
+@with_settings(("runs_dir", "input_table"))
+def models_export(
+    settings: Settings,
+    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    *,
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="sql|json", help="A query, or all that places rows."),
+    ] = "sql",
+    dialect: Annotated[
+        str, typer.Option(metavar="trino|duckdb|postgres", help="Of which system the query is.")
+    ] = "duckdb",
+) -> None:
+    """Print a stored model as one SQL query, or as one JSON document."""
+    from gpuseg.outputs.models import load_model
+    from gpuseg.outputs.scoring import model_document, scoring_query
+
+    if form not in ("sql", "json"):
+        raise SettingsError(f"format is '{form}'; expected sql or json")
+    model = load_model(Path(settings.runs_dir), name)
+    if form == "json":
+        _emit_json(model_document(model))
+    else:
+        query = scoring_query(model, dialect, settings.input_table)
+        _emit(lambda out: out.write(query))
+
+
 @app.command()
 @guarded
 def doctor(*, as_json: AsJson = False) -> None:

@@ -16,6 +16,9 @@ _COLUMN_NAMES = frozenset({"foreign_key"})
 # Up to the last @ of the word: a password may itself hold / : and @ unescaped.
 _URL_PASSWORD = re.compile(r"(?P<user>://[^\s:/?#@]*):\S*@")
 
+# Options of a database driver may hold a secret under any name.
+_DRIVER_OPTIONS = re.compile(r"(?P<driver>\badbc:[\w.-]+)\?\S+")
+
 _ASSIGNED = re.compile(
     r"(?P<name>\b\w*(?:password|passwd|pwd|secret|token|api_?key|access_?key)\w*\s*=\s*)"
     r"(?:'[^']*'|\"[^\"]*\"|[^\s&;,]+)",
@@ -39,14 +42,15 @@ def redact_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def redact_text(text: str) -> str:
-    """Return `text` without passwords in URLs and in ``password=…`` assignments.
+    """Return `text` without passwords in URLs, options of drivers, ``password=…`` assignments.
 
     Examples
     --------
     >>> redact_text("cannot reach postgresql://ann:p@ss/word@host/db?sslpassword=x")
     'cannot reach postgresql://ann:***@host/db?sslpassword=***'
     """
-    without_urls = _URL_PASSWORD.sub(rf"\g<user>:{HIDDEN}@", text)
+    without_options = _DRIVER_OPTIONS.sub(rf"\g<driver>?{HIDDEN}", text)
+    without_urls = _URL_PASSWORD.sub(rf"\g<user>:{HIDDEN}@", without_options)
     return _ASSIGNED.sub(rf"\g<name>{HIDDEN}", without_urls)
 
 

@@ -85,7 +85,8 @@ class Settings:
         None, "SELECT whose rows are segmented, run in the warehouse; instead of --input-table."
     )
     warehouse: str = _parameter(
-        "duckdb:gpuseg.duckdb", "Where db.table lives: duckdb:PATH (default duckdb:gpuseg.duckdb)."
+        "duckdb:gpuseg.duckdb",
+        "Where db.table lives: duckdb:PATH, postgresql://USER@HOST/DATABASE, or adbc:DRIVER?….",
     )
     backend: str = _parameter(
         "auto",

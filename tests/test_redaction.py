@@ -49,3 +49,9 @@ def test_any_password_in_a_url_disappears(password):
     password = f"q7{password}7q"
     text = f"connecting to postgresql://ann:{password}@host/db failed"
     assert redact_text(text) == "connecting to postgresql://ann:***@host/db failed"
+
+
+def test_options_of_a_driver_are_hidden_whatever_they_are_called():
+    address = "adbc:adbc_driver_x?uri=x%3A%2F%2Fann%3Apw%40host&passphrase=pw"
+    assert redact_text(f"no {address} here") == "no adbc:adbc_driver_x?*** here"
+    assert redact_settings({"warehouse": address}) == {"warehouse": "adbc:adbc_driver_x?***"}

@@ -208,7 +208,8 @@ def _is_named_in(query: str, place: Location) -> bool:
     """Whether a query seems to read a place; rather too often than once too seldom."""
     if not place.in_warehouse:
         return place.path.name.casefold() in query.casefold()
-    words = [place.table] if place.schema.casefold() == "main" else [place.schema, place.table]
+    unnamed = place.schema.casefold() in ("main", "public")  # a query need not name these
+    words = [place.table] if unnamed else [place.schema, place.table]
     return all(
         re.search(rf"(?<!\w){re.escape(word)}(?!\w)", query, re.IGNORECASE) for word in words
     )

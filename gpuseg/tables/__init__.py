@@ -1,7 +1,7 @@
 """The door: files and warehouses, in and out. Only this package knows systems.
 
-Each warehouse system is one module (``duckdb``), named after the first word of its
-address (``duckdb:PATH``).
+Each warehouse system is a module that is imported when its address is given: ``duckdb``, and
+``adbc`` for every database with an ADBC driver, with what differs between them as data.
 """
 
 from gpuseg.tables.dialect import CsvOptions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gpuseg.errors import SettingsError
@@ -28,9 +28,9 @@ FORMATS = {
     ".ipc": "arrow",
 }
 
-#: Warehouse systems by the first word of their address; each is a module of this package
-#: that is imported when a table in it is first named.
-SYSTEMS = ("duckdb",)
+#: Warehouse systems by the first word of their address, with the module of this package that
+#: is imported when a table in it is first named.
+SYSTEMS = {"duckdb": "duckdb", "postgresql": "adbc", "postgres": "adbc", "adbc": "adbc"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Location:
         Of a file or of a folder's parts: ``parquet``, ``csv``, ``jsonl`` or ``arrow``.
     schema, table
         In a warehouse. Both empty for the warehouse as a whole, which can be queried.
+    address
+        Of a server, with all that it takes to connect; never shown. Empty for files.
     """
 
     kind: str
@@ -57,11 +59,17 @@ class Location:
     format: str = ""
     schema: str = ""
     table: str = ""
+    address: str = field(default="", repr=False)
 
     @property
-    def place(self) -> tuple[Path, str, str]:
+    def database(self) -> str:
+        """The same for all tables that can appear together in one transaction."""
+        return self.address or str(self.path.resolve())
+
+    @property
+    def place(self) -> tuple[str, str, str]:
         """The same for all ways to name the same table."""
-        return self.path.resolve(), self.schema.lower(), self.table.lower()
+        return self.database, self.schema.lower(), self.table.lower()
 
     def overlaps(self, other: Location) -> bool:
         """Whether writing to one changes the other: the same table, or one inside the other."""
@@ -89,7 +97,8 @@ def locate(
         A path (it exists, or its suffix is known, or it ends in ``/``), or ``db.table``;
         parts that hold dots or blanks may stand in double quotes.
     warehouse
-        Where ``db.table`` lives: ``duckdb:PATH``; ``duckdb:gpuseg.duckdb`` when not given.
+        Where ``db.table`` lives: ``duckdb:PATH``, ``postgresql://…`` or ``adbc:DRIVER?…``;
+        ``duckdb:gpuseg.duckdb`` when not given.
     default_schema
         Lets a bare ``table`` mean a table of this schema.
 
@@ -124,8 +133,8 @@ def locate(
 
 def locate_warehouse(warehouse: str | None = None) -> Location:
     """Return the warehouse as a whole, to run ``--input-query`` in."""
-    kind, path = _system(warehouse or DEFAULT_WAREHOUSE)
-    return Location(kind, f"query in {kind}:{path}", path)
+    whole = _warehouse(warehouse or DEFAULT_WAREHOUSE)
+    return replace(whole, display=f"query in {whole.display}")
 
 
 def _refuse_address(argument: str) -> None:
@@ -165,9 +174,9 @@ def _in_warehouse(argument: str, warehouse: str | None, default_schema: str | No
             f"'{argument}' is neither a file nor db.table (names that hold a dot go into "
             f"double quotes); {_BOTH_FORMS}"
         )
-    kind, path = _system(warehouse or DEFAULT_WAREHOUSE)
     schema, table = parts
-    return Location(kind, argument, path, schema=schema, table=table)
+    whole = _warehouse(warehouse or DEFAULT_WAREHOUSE)
+    return replace(whole, display=argument, schema=schema, table=table)
 
 
 def _split(argument: str) -> list[str]:
@@ -185,17 +194,38 @@ def _split(argument: str) -> list[str]:
     return []
 
 
-def _system(warehouse: str) -> tuple[str, Path]:
-    system, _, rest = warehouse.partition(":")
+def _warehouse(address: str) -> Location:
+    """Return a warehouse as a whole."""
+    system, _, rest = address.partition(":")
     if system not in SYSTEMS:
         # what follows the first word may hold a password
         raise SettingsError(
-            f"no warehouse system is called '{system[:20]}'; there is duckdb:PATH, for example "
-            f"{DEFAULT_WAREHOUSE}"
+            f"no warehouse system is called '{system[:20]}'; there are duckdb:PATH (for example "
+            f"{DEFAULT_WAREHOUSE}), postgresql://USER@HOST/DATABASE and adbc:DRIVER?OPTION=VALUE"
         )
+    if system == "duckdb":
+        path = _duckdb_path(address, rest)
+        return Location(system, f"{system}:{path}", path)
+    expected = r"//" if system.startswith("postgres") else r"[\w.-]+(\?|$)"
+    if not re.match(expected, rest):
+        raise SettingsError(
+            f"the address of the warehouse ('{system}:…') is incomplete; write "
+            "postgresql://USER@HOST:PORT/DATABASE, or adbc:DRIVER?OPTION=VALUE&…"
+        )
+    return Location(system, _shown(address), Path(), address=address)
+
+
+def _shown(address: str) -> str:
+    """Return an address without password, and without options, which may hold secrets too."""
+    scheme, sign, rest = address.partition("://")
+    user, at, host = rest.rpartition("@")  # a password may hold any sign unescaped
+    return f"{scheme}{sign}{user.partition(':')[0]}{at}{host}".partition("?")[0]
+
+
+def _duckdb_path(address: str, rest: str) -> Path:
     if not rest or rest.startswith(":"):
-        raise SettingsError(f"'{warehouse}' names no database file; write duckdb:PATH")
+        raise SettingsError(f"'{address}' names no database file; write duckdb:PATH")
     if "?" in rest or "://" in rest or rest.startswith(("md:", "motherduck:")):
         # not repeated either: such options carry tokens
         raise SettingsError("the DuckDB warehouse is a local file without options: duckdb:PATH")
-    return system, Path(rest).expanduser()
+    return Path(rest).expanduser()

@@ -85,7 +85,7 @@ def read_table(
     notes: tuple[str, ...] = ()
     source = None
     if location.in_warehouse:
-        arrow = system(location).read(location, columns=columns, query=query)
+        arrow = system(location).read(location, columns=columns, query=query, progress=progress)
     elif query is not None:
         raise SettingsError(f"an input query runs in a warehouse, not in '{location.display}'")
     else:

@@ -69,7 +69,7 @@ def test_an_existing_file_wins_over_a_table_of_that_name(tmp_path, monkeypatch):
     assert locate("folder.x").kind == "folder"
 
 
-@pytest.mark.parametrize("warehouse", ["postgresql://me:secret@host/db", "td", "duckdb:", "x"])
+@pytest.mark.parametrize("warehouse", ["mysql://me:secret@host/db", "td", "duckdb:", "x"])
 def test_other_warehouses_are_refused_without_their_password(warehouse):
     with pytest.raises(SettingsError) as caught:
         locate("a.b", warehouse=warehouse)
@@ -92,7 +92,7 @@ def test_an_address_is_refused_without_being_repeated(argument):
         "duckdb:md:?motherduck_token=SECRET123",
         "duckdb:md:SECRET123",
         "duckdb:nodir/x.db?password=SECRET123",
-        "postgresql://u:SECRET123@h/db",
+        "mysql://u:SECRET123@h/db",
     ],
 )
 def test_a_warehouse_with_credentials_is_refused_without_repeating_them(warehouse):
