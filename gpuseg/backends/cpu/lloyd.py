@@ -18,7 +18,7 @@ from gpuseg.backends.cpu.nearest import (
     step_tiles,
     turn,
 )
-from gpuseg.backends.cpu.nearest_lines import LANES, LINES, PAIR, TILE
+from gpuseg.backends.cpu.nearest_lines import BATCH, LANES, LINES, TILE
 from gpuseg.backends.cpu.threads import in_threads, thread_count
 from gpuseg.errors import ShapeError
 from gpuseg.records import Assignment, KMeansFit, Progress, no_progress
@@ -61,9 +61,9 @@ def _mean_variance(X: Any) -> float:
 
 
 def _padded(centroids: Any) -> Any:
-    """Pad to whole pairs of centroids with inf, which are nobody's nearest."""
+    """Pad to whole batches of centroids with inf, which are nobody's nearest."""
     k, d = centroids.shape
-    padded = np.full((-(-k // PAIR) * PAIR, d), np.inf, np.float32)
+    padded = np.full((-(-k // BATCH) * BATCH, d), np.inf, np.float32)
     padded[:k] = centroids
     return padded
 

@@ -4,7 +4,7 @@ Arrays that the kernels share (the distances themselves are in ``nearest_lines.p
 
 - ``panels`` (flat) float32: the rows of `X` in panels, whole tiles, zeros after the last.
 - ``centroids`` (n_slots, n_features) float32: those of all runs one after another, for each
-  run an even number; run r owns ``first[r]:first[r + 1]``, what is over being inf.
+  run whole batches; run r owns ``first[r]:first[r + 1]``, what is over being inf.
 - ``sums`` (n_slots, n_features) float64 and ``counts`` (n_slots,) int64: what is in them.
 - ``labels`` (n_runs, n_tiles * TILE) uint8 or int32: the largest number means none yet.
 """
@@ -15,8 +15,8 @@ import numpy as np
 
 from gpuseg.backends.cpu.compile import jit
 from gpuseg.backends.cpu.nearest_lines import (
+    BATCH,
     LANES,
-    PAIR,
     TILE,
     add_row,
     count_bits,
@@ -68,7 +68,7 @@ def step_tiles(  # type: ignore[no-untyped-def]
             run = runs[position]
             bits = step_tile(
                 panels, row * n_features, n_features, centroids, first[run] * n_features,
-                (first[run + 1] - first[run]) // PAIR, exists, labels, run * n_places + row,
+                (first[run + 1] - first[run]) // BATCH, exists, labels, run * n_places + row,
                 found, inertia, position * LANES,
             )  # fmt: skip
             changed[position] += count_bits(bits)
@@ -138,7 +138,7 @@ def run_alone(  # type: ignore[no-untyped-def]
 def assign_tiles(X, first_tile, last_tile, centroids, sq, labels, second_sq, second_labels):  # type: ignore[no-untyped-def]
     """Find the two nearest centroids of the rows of these tiles.
 
-    The centroids are an even number; the other arrays are of shape (n_samples,).
+    The centroids are whole batches; the other arrays are of shape (n_samples,).
     """
     n_samples, n_features = X.shape
     panels = np.empty(TILE * n_features, np.float32)
@@ -149,7 +149,7 @@ def assign_tiles(X, first_tile, last_tile, centroids, sq, labels, second_sq, sec
         end = min(row + TILE, n_samples)
         turn(X[row:end], panels, 0, TILE // LANES)
         two_nearest(
-            panels, 0, n_features, centroids, 0, len(centroids) // PAIR,
+            panels, 0, n_features, centroids, 0, len(centroids) // BATCH,
             near, near_label, far, far_label,
         )  # fmt: skip
         sq[row:end] = near[: end - row]

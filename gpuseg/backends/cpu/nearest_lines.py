@@ -1,6 +1,6 @@
 """The nearest centroids of a tile of rows, spelled out in vector instructions.
 
-A tile is `LINES` lines of 16 rows, stored in panels (see `simd`). Its distances to two
+A tile is `LINES` lines of 16 rows, stored in panels (see `simd`). Its distances to a few
 centroids at a time live in registers over all features, and so do the nearest centroids
 found so far, which a compiler does not find by itself in loops.
 
@@ -25,16 +25,16 @@ from gpuseg.backends.cpu.simd import MANY_REGISTERS, VectorCode
 #: Rows in a line.
 LANES = 16
 
-#: Lines of a tile: two chains of sums for each. The 32 registers of AVX-512 hold eight
-#: chains of a register each, enough to hide the latency of the multiply-adds; elsewhere a
-#: line takes two registers of 16 and two lines make as many chains.
+#: Lines of a tile. With `BATCH` centroids they make twelve chains of sums where AVX-512 has 32
+#: registers of a line each: enough to hide the latency of the multiply-adds. Elsewhere a line
+#: takes two registers of 16, and there are four chains of two.
 LINES = 4 if MANY_REGISTERS else 2
 
 #: Rows in a tile.
 TILE = LANES * LINES
 
 #: Centroids that a tile meets at a time.
-PAIR = 2
+BATCH = 3 if MANY_REGISTERS else 2
 
 #: Features of a row that are added at a time: so many while there are, then fewer.
 _GROUPS = (8, 4, 1)
@@ -68,36 +68,36 @@ class _Tile:
         for _line in range(1, LINES):
             self.lines.append(self.builder.gep(self.lines[-1], [stride]))
 
-    def search(self, centroids: Any, n_pairs: Any, *, two: bool) -> list[_Nearest]:
-        """Emit the loop over pairs of centroids; return what is nearest for each line."""
+    def search(self, centroids: Any, n_batches: Any, *, two: bool) -> list[_Nearest]:
+        """Emit the loop over batches of centroids; return what is nearest for each line."""
         builder = self.builder
         before = builder.block
         loop = builder.append_basic_block("centroids")
         after = builder.append_basic_block("found")
         builder.branch(loop)
         builder.position_at_end(loop)
-        pair = builder.phi(_INT64)
+        batch = builder.phi(_INT64)
         width = len(_Nearest._fields) if two else 2
         starts = (self._all(math.inf), self._labels(-1), self._all(math.inf), self._labels(-1))
         phis = [[builder.phi(start.type) for start in starts[:width]] for _line in range(LINES)]
         found = [_Nearest(*phi, *starts[width:]) for phi in phis]
-        offset = builder.mul(pair, builder.mul(self.n_features, _int64(PAIR)))
+        offset = builder.mul(batch, builder.mul(self.n_features, _int64(BATCH)))
         distances = self._sq_distances(builder.gep(centroids, [offset]))
-        even = builder.trunc(builder.mul(pair, _int64(PAIR)), _LABEL)
-        for lane_label in range(PAIR):
-            label = self._repeat(builder.add(even, ir.Constant(_LABEL, lane_label)))
+        smallest = builder.trunc(builder.mul(batch, _int64(BATCH)), _LABEL)
+        for position in range(BATCH):
+            label = self._repeat(builder.add(smallest, ir.Constant(_LABEL, position)))
             found = [
-                self._closer(nearest, distances[lane_label][line], label, two=two)
+                self._closer(nearest, distances[position][line], label, two=two)
                 for line, nearest in enumerate(found)
             ]
-        following = builder.add(pair, _int64(1))
-        pair.add_incoming(_int64(0), before)
-        pair.add_incoming(following, builder.block)
+        following = builder.add(batch, _int64(1))
+        batch.add_incoming(_int64(0), before)
+        batch.add_incoming(following, builder.block)
         for phi, nearest in zip(phis, found, strict=True):
             for value, start, updated in zip(phi, starts, nearest, strict=False):
                 value.add_incoming(start, before)
                 value.add_incoming(updated, builder.block)
-        builder.cbranch(builder.icmp_signed("<", following, n_pairs), loop, after)
+        builder.cbranch(builder.icmp_signed("<", following, n_batches), loop, after)
         builder.position_at_end(after)
         return [self._with_some_label(nearest) for nearest in found]
 
@@ -110,7 +110,7 @@ class _Tile:
         builder.branch(loop)
         builder.position_at_end(loop)
         feature = builder.phi(_INT64)
-        sums = [[builder.phi(code.line) for _line in self.lines] for _c in range(PAIR)]
+        sums = [[builder.phi(code.line) for _line in self.lines] for _c in range(BATCH)]
         offset = builder.mul(feature, _int64(LANES))
         rows = [code.load(builder.gep(line, [offset])) for line in self.lines]
         place = builder.gep(centroids, [feature])
@@ -197,7 +197,7 @@ def step_tile(
     n_features: Any,
     centroids: Any,
     centroid_offset: Any,
-    n_pairs: Any,
+    n_batches: Any,
     valid: Any,
     known: Any,
     known_offset: Any,
@@ -211,8 +211,8 @@ def step_tile(
     ----------
     panels, offset, n_features
         The tile's first panel; the other lines follow it.
-    centroids, centroid_offset, n_pairs
-        ``2 * n_pairs`` centroids of `n_features` float32; those of inf are nobody's.
+    centroids, centroid_offset, n_batches
+        ``BATCH * n_batches`` centroids of `n_features` float32; those of inf are nobody's.
     valid : int64
         Bit t is set if row t of the tile exists.
     known, known_offset : array of uint8 or int32
@@ -228,7 +228,7 @@ def step_tile(
         Bit t is set if row t exists and its label is not the known one.
     """
     signature = types.int64(
-        panels, offset, n_features, centroids, centroid_offset, n_pairs,
+        panels, offset, n_features, centroids, centroid_offset, n_batches,
         valid, known, known_offset, labels, inertia, inertia_offset,
     )  # fmt: skip
     return signature, _generate_step
@@ -270,7 +270,7 @@ def two_nearest(
     n_features: Any,
     centroids: Any,
     centroid_offset: Any,
-    n_pairs: Any,
+    n_batches: Any,
     sq: Any,
     labels: Any,
     second_sq: Any,
@@ -280,7 +280,7 @@ def two_nearest(
 
     Parameters
     ----------
-    panels, offset, n_features, centroids, centroid_offset, n_pairs
+    panels, offset, n_features, centroids, centroid_offset, n_batches
         As for `step_tile`.
     sq, second_sq : arrays of shape (TILE,), float32
         Get the squared distances; inf where there is no second centroid.
@@ -288,7 +288,7 @@ def two_nearest(
         Get the labels; -1 where there is no second centroid.
     """
     signature = types.void(
-        panels, offset, n_features, centroids, centroid_offset, n_pairs,
+        panels, offset, n_features, centroids, centroid_offset, n_batches,
         sq, labels, second_sq, second_labels,
     )  # fmt: skip
     return signature, _generate_two
