@@ -238,6 +238,8 @@ def _prepare(
     with stages.stage("prepare") as stage:
         if model is None:
             wishes = FeatureSettings.of(settings)
+            fetched = tuple(n for n in wishes.ignore_columns if n not in table.left_out)
+            wishes = replace(wishes, ignore_columns=fetched)
             features = prepare(backend, table, wishes, progress=stage.progress)
         else:
             features = prepare_again(backend, encoder_of(model), table, progress=stage.progress)

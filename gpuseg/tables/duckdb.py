@@ -20,6 +20,7 @@ from gpuseg.errors import (
     TableNotFoundError,
     did_you_mean,
 )
+from gpuseg.records import Progress, no_progress
 from gpuseg.tables.agreement import SHOWN_NAMES, check_agreement, check_known, check_names
 from gpuseg.tables.duckdb_types import quoted, restored, to_arrow
 from gpuseg.tables.location import Location
@@ -32,7 +33,11 @@ RETRY_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.5)
 
 
 def read(
-    location: Location, *, columns: Sequence[str] | None = None, query: str | None = None
+    location: Location,
+    *,
+    columns: Sequence[str] | None = None,
+    query: str | None = None,
+    progress: Progress = no_progress,  # noqa: ARG001 - an embedded database is quick
 ) -> pa.Table:
     """Read a table, or the rows of a query, with what is needed to write it back unchanged.
 
@@ -143,7 +148,7 @@ def _not_found(connection: duckdb.DuckDBPyConnection, location: Location) -> Tab
 # -- writing -----------------------------------------------------------------------------
 
 
-def begin(path: Path) -> Transaction:
+def begin(location: Location) -> Transaction:
     """Begin a transaction in a database file, which is made if it is not there.
 
     Raises
@@ -153,7 +158,7 @@ def begin(path: Path) -> Transaction:
     SinkError
         If the file stays locked, or cannot be written to.
     """
-    return Transaction(path)
+    return Transaction(location.path)
 
 
 class Transaction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gpuseg.errors import SettingsError
@@ -28,9 +28,9 @@ FORMATS = {
     ".ipc": "arrow",
 }
 
-#: Warehouse systems by the first word of their address; each is a module of this package
-#: that is imported when a table in it is first named.
-SYSTEMS = ("duckdb",)
+#: Warehouse systems by the first word of their address, with the module of this package that
+#: is imported when a table in it is first named.
+SYSTEMS = {"duckdb": "duckdb", "td": "treasure_data"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Location:
     Parameters
     ----------
     kind
-        ``file``, ``folder``, or the warehouse's system (``duckdb``).
+        ``file``, ``folder``, or the warehouse's system (``duckdb``, ``td``).
     display
         How to call it in front of people: without credentials.
     path
@@ -49,6 +49,10 @@ class Location:
         Of a file or of a folder's parts: ``parquet``, ``csv``, ``jsonl`` or ``arrow``.
     schema, table
         In a warehouse. Both empty for the warehouse as a whole, which can be queried.
+    address
+        Of a server, with all that it takes to connect; never shown. Empty for files.
+    leave_out
+        Columns that are not fetched from there, except where they are named.
     """
 
     kind: str
@@ -57,11 +61,18 @@ class Location:
     format: str = ""
     schema: str = ""
     table: str = ""
+    address: str = field(default="", repr=False)
+    leave_out: tuple[str, ...] = ()
 
     @property
-    def place(self) -> tuple[Path, str, str]:
+    def database(self) -> str:
+        """The same for all tables that can appear together in one transaction."""
+        return self.address or str(self.path.resolve())
+
+    @property
+    def place(self) -> tuple[str, str, str]:
         """The same for all ways to name the same table."""
-        return self.path.resolve(), self.schema.lower(), self.table.lower()
+        return self.database, self.schema.lower(), self.table.lower()
 
     def overlaps(self, other: Location) -> bool:
         """Whether writing to one changes the other: the same table, or one inside the other."""
@@ -89,7 +100,8 @@ def locate(
         A path (it exists, or its suffix is known, or it ends in ``/``), or ``db.table``;
         parts that hold dots or blanks may stand in double quotes.
     warehouse
-        Where ``db.table`` lives: ``duckdb:PATH``; ``duckdb:gpuseg.duckdb`` when not given.
+        Where ``db.table`` lives: ``duckdb:PATH`` or ``td``; ``duckdb:gpuseg.duckdb`` when not
+        given.
     default_schema
         Lets a bare ``table`` mean a table of this schema.
 
@@ -124,8 +136,8 @@ def locate(
 
 def locate_warehouse(warehouse: str | None = None) -> Location:
     """Return the warehouse as a whole, to run ``--input-query`` in."""
-    kind, path = _system(warehouse or DEFAULT_WAREHOUSE)
-    return Location(kind, f"query in {kind}:{path}", path)
+    whole = _warehouse(warehouse or DEFAULT_WAREHOUSE)
+    return replace(whole, display=f"query in {whole.display}")
 
 
 def _refuse_address(argument: str) -> None:
@@ -165,9 +177,9 @@ def _in_warehouse(argument: str, warehouse: str | None, default_schema: str | No
             f"'{argument}' is neither a file nor db.table (names that hold a dot go into "
             f"double quotes); {_BOTH_FORMS}"
         )
-    kind, path = _system(warehouse or DEFAULT_WAREHOUSE)
     schema, table = parts
-    return Location(kind, argument, path, schema=schema, table=table)
+    whole = _warehouse(warehouse or DEFAULT_WAREHOUSE)
+    return replace(whole, display=argument, schema=schema, table=table)
 
 
 def _split(argument: str) -> list[str]:
@@ -185,17 +197,31 @@ def _split(argument: str) -> list[str]:
     return []
 
 
-def _system(warehouse: str) -> tuple[str, Path]:
-    system, _, rest = warehouse.partition(":")
+def _warehouse(address: str) -> Location:
+    """Return a warehouse as a whole."""
+    system, _, rest = address.partition(":")
     if system not in SYSTEMS:
         # what follows the first word may hold a password
         raise SettingsError(
-            f"no warehouse system is called '{system[:20]}'; there is duckdb:PATH, for example "
-            f"{DEFAULT_WAREHOUSE}"
+            f"no warehouse system is called '{system[:20]}'; there are duckdb:PATH (for example "
+            f"{DEFAULT_WAREHOUSE}) and td (Treasure Data)"
         )
+    if system == "td":
+        if rest:
+            # not repeated: somebody may have put the key there
+            raise SettingsError(
+                "the warehouse td takes nothing after its name; the environment says where it "
+                "is: TD_API_KEY and TD_API_SERVER"
+            )
+        return Location(system, "Treasure Data", Path(), address="td")
+    path = _duckdb_path(address, rest)
+    return Location(system, f"{system}:{path}", path)
+
+
+def _duckdb_path(address: str, rest: str) -> Path:
     if not rest or rest.startswith(":"):
-        raise SettingsError(f"'{warehouse}' names no database file; write duckdb:PATH")
+        raise SettingsError(f"'{address}' names no database file; write duckdb:PATH")
     if "?" in rest or "://" in rest or rest.startswith(("md:", "motherduck:")):
         # not repeated either: such options carry tokens
         raise SettingsError("the DuckDB warehouse is a local file without options: duckdb:PATH")
-    return system, Path(rest).expanduser()
+    return Path(rest).expanduser()

@@ -3,7 +3,7 @@
 A process that dies at any moment leaves every table whole, the previous one or the new
 one. Only one that dies between two swaps leaves some outputs new and others old: nothing
 makes several files, or a file and a database, change in one step. Leftovers are hidden and
-are removed by the next one that publishes there; in DuckDB there are none, since a
+are removed by the next one that publishes there; in a database there are none, since a
 transaction that was not committed never was.
 """
 
@@ -81,7 +81,7 @@ def check_output(location: Location, schema: pa.Schema, *, append: bool = False)
     """
     _check_places([location])
     if location.in_warehouse:
-        with contextlib.closing(system(location).begin(location.path)) as transaction:
+        with contextlib.closing(system(location).begin(location)) as transaction:
             transaction.check(location, schema, append=append)
         return
     target = location.path.resolve()
@@ -99,7 +99,7 @@ def reached(_moment: str) -> None:
 
 
 def _check_places(locations: Sequence[Location]) -> None:
-    seen: set[tuple[Path, str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     for location in locations:
         if location.in_warehouse and not location.table:
             raise SettingsError(f"'{location.display}' is no table to write to; give db.table")
@@ -125,7 +125,7 @@ def _check_file(location: Location, target: Path, schema: pa.Schema, append: boo
 class _Stage:
     """All that is written but not yet seen."""
 
-    transactions: dict[Path, Transaction] = field(default_factory=dict)
+    transactions: dict[str, Transaction] = field(default_factory=dict)
     folders: dict[Path, StagingFolder] = field(default_factory=dict)
     swaps: list[Swap] = field(default_factory=list)
 
@@ -142,9 +142,9 @@ class _Stage:
         """Write an output to the side and check it."""
         location, table, append = output
         if location.in_warehouse:
-            database = location.path.resolve()
+            database = location.database
             if database not in self.transactions:
-                self.transactions[database] = system(location).begin(location.path)
+                self.transactions[database] = system(location).begin(location)
             self.transactions[database].stage(location, table, append=append)
             return
         target = location.path.resolve()  # what a link points to is replaced, not the link

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol, cast
 
 import pyarrow as pa
 
-from gpuseg.tables.location import Location
+from gpuseg.records import Progress
+from gpuseg.tables.location import SYSTEMS, Location
 
 
 class Transaction(Protocol):
@@ -32,7 +32,12 @@ class System(Protocol):
     """The module of a warehouse system."""
 
     def read(
-        self, location: Location, *, columns: Sequence[str] | None, query: str | None
+        self,
+        location: Location,
+        *,
+        columns: Sequence[str] | None,
+        query: str | None,
+        progress: Progress,
     ) -> pa.Table:
         """Read a table, or the rows of a query."""
 
@@ -41,10 +46,10 @@ class System(Protocol):
     ) -> tuple[int, list[tuple[str, str]], pa.Table]:
         """Return the number of rows, names and types of the columns, and the first rows."""
 
-    def begin(self, path: Path) -> Transaction:
-        """Begin a transaction in the database at `path`."""
+    def begin(self, location: Location) -> Transaction:
+        """Begin a transaction in the location's database."""
 
 
 def system(location: Location) -> System:
     """Return the module that knows the location's warehouse."""
-    return cast(System, importlib.import_module(f"gpuseg.tables.{location.kind}"))
+    return cast(System, importlib.import_module(f"gpuseg.tables.{SYSTEMS[location.kind]}"))
