@@ -42,6 +42,12 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at stored models.")
 app.add_typer(models_app, name="models")
+audience_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Use the segments in Treasure Data's audiences.",
+)
+app.add_typer(audience_app, name="audience")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
@@ -366,6 +372,45 @@ def models_rename(
     model = rename_segment(Path(settings.runs_dir), name, cluster_id, called)
     said = f"segment {cluster_id} of model '{name}' is '{model.segments[cluster_id].name}'\n"
     _emit(lambda out: out.write(said))
+
+
+AUDIENCE_PARAMETERS = (
+    "audience_name",
+    "foreign_key",
+    "rowid_column",
+    "output_table",
+    "remove_stale_segments",
+    "warehouse",
+    "runs_dir",
+)
+
+
+@audience_app.command("push")
+@guarded
+@with_settings(AUDIENCE_PARAMETERS)
+def audience_push(
+    settings: Settings,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the segments of an output table into a master segment; safe to repeat."""
+    from gpuseg import pipeline
+    from gpuseg.terminal import print_push, print_push_plan, print_warnings
+
+    if dry_run:
+        planned = pipeline.plan_audience(settings)
+        if as_json:
+            _emit_json(planned.as_dict())
+        else:
+            _emit(lambda out: print_push_plan(planned, out))
+        return
+    report = pipeline.push_audience(settings)
+    print_warnings(report.notes, sys.stderr)
+    if as_json:
+        _emit_json(report.as_dict())
+    else:
+        _emit(lambda out: print_push(report, out))
 
 
 @app.command()

@@ -85,7 +85,8 @@ class Settings:
         None, "SELECT whose rows are segmented, run in the warehouse; instead of --input-table."
     )
     warehouse: str = _parameter(
-        "duckdb:gpuseg.duckdb", "Where db.table lives: duckdb:PATH (default duckdb:gpuseg.duckdb)."
+        "duckdb:gpuseg.duckdb",
+        "Where db.table lives: duckdb:PATH (default duckdb:gpuseg.duckdb) or td (Treasure Data).",
     )
     backend: str = _parameter(
         "auto",
@@ -123,6 +124,9 @@ class Settings:
     )
     export_rules: str | None = _parameter(
         None, "Also write short rules for each segment: [db.]table or a file."
+    )
+    remove_stale_segments: bool = _parameter(
+        False, "Remove the audience's segments of clusters that are no more; else report them."
     )
     row_scores: bool = _parameter(
         False,

@@ -14,6 +14,7 @@ from rich.text import Text
 from gpuseg.outputs.wording import apart, day
 
 if TYPE_CHECKING:
+    from gpuseg.activation import PushPlan, PushReport
     from gpuseg.backends.gpu_checks import Check
     from gpuseg.doctor import Examination
     from gpuseg.explain.bucket_columns import BucketReport
@@ -328,6 +329,25 @@ def print_model(facts: Mapping[str, Any], stream: TextIO) -> None:
         names = ("cluster_id", "name", "description")
         rows = ([segment[name] for name in names] for segment in facts["segments"])
         console.print(_table("Segments", names, rows))
+
+
+def print_push_plan(plan: PushPlan, stream: TextIO) -> None:
+    """Print what a push would do, call by call."""
+    console = _console(stream)
+    console.print(Text(f"master segment '{plan.master.name}' (id {plan.master.id})"))
+    for step in plan.steps:
+        console.print(Text(f"{step.method:<6} {step.path:<32} {step.says}"), soft_wrap=True)
+    for note in plan.notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+
+
+def print_push(report: PushReport, stream: TextIO) -> None:
+    """Print what a push did."""
+    console = _console(stream)
+    for line in report.done:
+        console.print(Text(line), soft_wrap=True)
+    if report.backup is not None:
+        console.print(Text(f"the configuration of before is in {report.backup}"), soft_wrap=True)
 
 
 def print_examination(found: Examination, stream: TextIO) -> None:

@@ -32,7 +32,7 @@ def add_audience(server: Loopback, name: str, master: tuple[str, str]) -> str:
         "master": {"parentDatabaseName": database, "parentTableName": table},
         "attributes": [attribute],
         "behaviors": [{"id": "7", "name": "visits", "parentTableName": "visits", "schema": [1, 2]}],
-        "audienceFilters": [{"name": "consent"}],
+        "audienceFilters": [{"id": "8", "name": "consent"}],
         "population": None,
         "updatedAt": "2026-01-01T00:00:00Z",
         "rootFolder": str(store.next_id()),

@@ -24,6 +24,7 @@ def server(monkeypatch, tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Shorten what the clients wait; what they do stays the same."""
+    from gpuseg.activation import cdp, master_run, pushing
     from gpuseg.tables import treasure_data_client, treasure_data_import
 
     monkeypatch.setattr(treasure_data_client, "MAX_RETRY_SECONDS", -1)
@@ -31,3 +32,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(treasure_data_client, "TIMEOUT_SECONDS", 1.0)
     monkeypatch.setattr(treasure_data_client, "TRINO_ATTEMPTS", 2)
     monkeypatch.setattr(treasure_data_import, "POLL_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(cdp, "WAITS_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(cdp, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(master_run, "POLL_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(pushing, "EDIT_SECONDS", 0.01)
