@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -22,7 +23,15 @@ from gpuseg.errors import (
 from gpuseg.records import Progress, no_progress
 from gpuseg.tables.agreement import SHOWN_NAMES, check_agreement, check_known
 from gpuseg.tables.location import Location
-from gpuseg.tables.treasure_data_client import ask, connect, connected, not_done, settle, translated
+from gpuseg.tables.treasure_data_client import (
+    NO_ANSWER,
+    ask,
+    connect,
+    connected,
+    not_done,
+    settle,
+    translated,
+)
 from gpuseg.tables.treasure_data_import import Import, new_name, remove_leftovers
 from gpuseg.tables.treasure_data_site import Site
 from gpuseg.tables.treasure_data_types import (
@@ -70,10 +79,11 @@ def read(
     """
     with connected(SourceError) as client:
         if query is not None:
-            return _fetch(client, _checked(query), 0, progress)
+            text = _checked(query)
+            return ask(lambda: _fetch(client, text, 0, progress))
         facts = find(client, location)
         sql = f"SELECT {_names(location, facts, columns)} FROM {_quoted_table(location)}"
-        return _fetch(client, sql, facts.n_rows, progress)
+        return ask(lambda: _fetch(client, sql, facts.n_rows, progress))
 
 
 def peek(
@@ -86,14 +96,11 @@ def peek(
         else:
             source = _quoted_table(location)
             names = _names(location, find(client, location), None)
-        [(n_rows,)] = _rows(client, f"SELECT count(1) FROM {source}")
-        cursor = client.default_engine.cursor()
-        cursor.execute(f"SELECT {names} FROM {source} LIMIT {sample_rows}")
-        rows = cursor.fetchall()
-        described = cursor.description or []
-        sample = _block(rows, arrow_schema(described))
-        types = [(str(column[0]), str(column[1])) for column in described]
-        return int(n_rows), types, pa.Table.from_batches([sample])
+        sql = f"SELECT {names} FROM {source} LIMIT {sample_rows}"
+        n_rows = ask(lambda: _count(client, source))
+        sample = ask(lambda: _fetch(client, sql, 0, no_progress))
+        types = [(field.name, str(field.type)) for field in sample.schema]
+        return n_rows, types, sample
 
 
 def _fetch(client: pytd.Client, sql: str, n_expected: int, progress: Progress) -> pa.Table:
@@ -110,7 +117,8 @@ def _fetch(client: pytd.Client, sql: str, n_expected: int, progress: Progress) -
                 progress(min(n_rows / n_expected, 1.0))
         return pa.Table.from_batches(batches, schema)
     finally:
-        cursor.close()
+        with contextlib.suppress(*NO_ANSWER):
+            cursor.close()
 
 
 def _block(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
@@ -127,11 +135,11 @@ def _block(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _rows(client: pytd.Client, sql: str) -> list[list[Any]]:
+def _count(client: pytd.Client, source: str) -> int:
     cursor: Any = client.default_engine.cursor()
-    cursor.execute(sql)
-    found: list[list[Any]] = cursor.fetchall()
-    return found
+    cursor.execute(f"SELECT count(1) FROM {source}")
+    [(n_rows,)] = cursor.fetchall()
+    return int(n_rows)
 
 
 def _checked(query: str) -> str:
@@ -379,7 +387,7 @@ class Transaction:
         finally:
             staged.discard()
         table = f"{_quoted(database)}.{_quoted(name)}"
-        [(n_arrived,)] = _rows(self._client, f"SELECT count(1) FROM {table}")
+        n_arrived = ask(lambda: _count(self._client, table))
         if n_arrived != rows.num_rows:
             raise SinkError(
                 f"{n_arrived} of {rows.num_rows} rows arrived in Treasure Data; the previous "
@@ -434,7 +442,7 @@ class Transaction:
         """Remove a table that nobody needs; if that fails, the next writer will."""
         try:
             self._client.api_client.api.delete_table(database, name)
-        except td_errors.APIError:
+        except NO_ANSWER:
             return
 
 

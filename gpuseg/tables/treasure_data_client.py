@@ -34,7 +34,13 @@ TRINO_ATTEMPTS = 6
 Answer = TypeVar("Answer")
 
 #: td-client turns some broken connections into its own error and lets others through.
-_NO_ANSWER = (td_errors.APIError, urllib3.exceptions.HTTPError, OSError)
+NO_ANSWER = (
+    td_errors.APIError,
+    trino_errors.Error,
+    trino_errors.HttpError,
+    urllib3.exceptions.HTTPError,
+    OSError,
+)
 
 #: What Trino may say about a query: other messages can quote a value of somebody's row.
 _ABOUT_THE_TEXT = (
@@ -85,7 +91,7 @@ def settle(action: Callable[[], Any], is_done: Callable[[], bool]) -> None:
             return
         except (td_errors.AuthError, td_errors.ForbiddenError):
             raise
-        except _NO_ANSWER as error:
+        except NO_ANSWER as error:
             if is_done():
                 return
             if seconds is None or _is_final(error):
@@ -94,13 +100,29 @@ def settle(action: Callable[[], Any], is_done: Callable[[], bool]) -> None:
 
 
 def ask(question: Callable[[], Answer]) -> Answer:
-    """Ask again where td-client does not: when the connection breaks."""
+    """Read, and read again from the start when the service fails on the way."""
     for seconds in STEP_WAITS_SECONDS:
         try:
             return question()
-        except (urllib3.exceptions.HTTPError, OSError):
+        except NO_ANSWER as error:
+            if not _may_pass(error):
+                raise
             time.sleep(seconds)
     return question()
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, trino_errors.HttpError):
+        return _status(error) >= "5"
+    if isinstance(error, td_errors.APIError):
+        # all else is an answer
+        return str(error).startswith("Retrying stopped")
+    return not isinstance(error, trino_errors.TrinoUserError)
+
+
+def _status(error: Exception) -> str:
+    found = re.match(r"error (\d+)", str(error))
+    return found.group(1) if found else "?"
 
 
 def not_done() -> bool:
@@ -126,16 +148,10 @@ def translated(site: Site, failure: type[SourceError | SinkError]) -> Iterator[N
     except td_errors.ForbiddenError:
         raise missing_right(site) from None
     except trino_errors.HttpError as error:
-        raise _http_error(site, str(error), failure) from None
+        raise _http_error(site, _status(error), failure) from None
     except trino_errors.TrinoQueryError as error:
         raise _query_error(site, error, failure) from None
-    except (
-        td_errors.APIError,
-        trino_errors.TrinoConnectionError,
-        trino_errors.Error,
-        urllib3.exceptions.HTTPError,
-        OSError,
-    ) as error:
+    except NO_ANSWER as error:
         raise failed(site, error, failure) from None
 
 
@@ -159,19 +175,17 @@ def failed(
     site: Site, error: BaseException, failure: type[SourceError | SinkError]
 ) -> SourceError | SinkError:
     """Return the error of a service that did not answer, or not as it should."""
-    said = site.masked(" ".join(str(error).split())[:300])
-    if isinstance(error, (urllib3.exceptions.HTTPError, OSError)):
-        said = f"the connection broke ({type(error).__name__}), also when tried again"
-    elif said.startswith(("Retrying stopped", "Error: None")):
+    if isinstance(error, (urllib3.exceptions.HTTPError, trino_errors.Error, OSError)):
+        said = "the connection broke, also when tried again"
+    elif str(error).startswith(("Retrying stopped", "Error")) or len(error.args) > 1:
         said = "it did not answer, or answered with an error of its own, also when asked again"
-    # the server's words may hold part of a record
-    said = re.sub(r"b'.*|\{.*", "…", said)
+    else:
+        # the server's words may hold part of a record
+        said = re.sub(r"b'.*|\{.*", "…", site.masked(" ".join(str(error).split())[:300]))
     return failure(f"Treasure Data ({site.host}) failed: {said}; running again is safe")
 
 
-def _http_error(site: Site, said: str, failure: type[SourceError | SinkError]) -> GpusegError:
-    status = re.match(r"error (\d+)", said)
-    code = status.group(1) if status else "?"
+def _http_error(site: Site, code: str, failure: type[SourceError | SinkError]) -> GpusegError:
     if code == "401":
         return refused_key(site)
     if code == "403":

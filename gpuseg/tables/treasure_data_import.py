@@ -17,7 +17,7 @@ import pytd
 import tdclient.errors as td_errors
 
 from gpuseg.errors import SinkError
-from gpuseg.tables.treasure_data_client import ask, not_done, settle
+from gpuseg.tables.treasure_data_client import NO_ANSWER, ask, not_done, settle
 
 #: Rows that are packed and sent at a time.
 PART_ROWS = 50_000
@@ -43,7 +43,7 @@ def remove_leftovers(client: pytd.Client, database: str) -> None:
     for name in ask(lambda: api.list_tables(database)):
         made = _LEFTOVER.fullmatch(name)
         if made and time.time() - int(made[1]) > LEFTOVER_SECONDS:
-            with contextlib.suppress(td_errors.APIError):  # somebody else removes it just now
+            with contextlib.suppress(*NO_ANSWER):  # somebody else removes it just now
                 api.delete_table(database, name)
 
 
@@ -109,7 +109,7 @@ class Import:
 
     def discard(self) -> None:
         """Remove the import; one that stays behind expires by itself."""
-        with contextlib.suppress(td_errors.APIError):
+        with contextlib.suppress(*NO_ANSWER):
             self._api.delete_bulk_import(self._name)
 
     def _wait_for_job(self) -> None:

@@ -221,6 +221,8 @@ def find(request: Request) -> Route | None:
 def _make_handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
     class Connection(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 16  # one write for an answer: two would wait for each other's ACK
+        disable_nagle_algorithm = True
 
         def do(self) -> None:
             parts = urlsplit(self.path)
