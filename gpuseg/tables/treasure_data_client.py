@@ -42,6 +42,8 @@ NO_ANSWER = (
     OSError,
 )
 
+NOT_FOUND = td_errors.NotFoundError
+
 #: What Trino may say about a query: other messages can quote a value of somebody's row.
 _ABOUT_THE_TEXT = (
     "SYNTAX_ERROR", "TABLE_NOT_FOUND", "COLUMN_NOT_FOUND", "SCHEMA_NOT_FOUND", "TYPE_MISMATCH",

@@ -29,10 +29,10 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(treasure_data_client, "MAX_RETRY_SECONDS", -1)
     monkeypatch.setattr(treasure_data_client, "STEP_WAITS_SECONDS", (0.01, 0.01))
-    monkeypatch.setattr(treasure_data_client, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(treasure_data_client, "TIMEOUT_SECONDS", 10.0)
     monkeypatch.setattr(treasure_data_client, "TRINO_ATTEMPTS", 2)
     monkeypatch.setattr(treasure_data_import, "POLL_SECONDS", (0.01, 0.02))
     monkeypatch.setattr(cdp, "WAITS_SECONDS", (0.01, 0.01))
-    monkeypatch.setattr(cdp, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(cdp, "TIMEOUT_SECONDS", 10.0)
     monkeypatch.setattr(master_run, "POLL_SECONDS", (0.01, 0.02))
     monkeypatch.setattr(pushing, "EDIT_SECONDS", 0.01)

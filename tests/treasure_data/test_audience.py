@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from treasure_data.cdp_routes import add_audience, population
+from treasure_data.cdp_routes import add_audience, population, shown
 from treasure_data.loopback import WRITE_ONLY_KEY, Fault
 
 from gpuseg.activation import (
@@ -93,7 +93,7 @@ def test_a_push_makes_attribute_folder_and_segments(td):
     assert folders == ["AutoML"]
     assert report.segments == ("Big spenders", "Newcomers", "Sleepers")
     backup = Path(report.backup)
-    assert not differences(before, json.loads(backup.read_text()))
+    assert json.loads(backup.read_text()) == shown(before)
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
 
 
@@ -358,6 +358,19 @@ def test_too_many_requests_are_waited_out(td):
     td.faults = [Fault(segments_route(td), 429, times=2), Fault("GET /audiences/*", 429, times=2)]
     push(audience(), wishes_of(range(3)))
     assert len(td.store.segments) == 3
+
+
+def test_the_service_says_how_long_to_wait():
+    from email.message import Message
+
+    from gpuseg.activation.cdp import _seconds
+
+    headers = Message()
+    assert _seconds(headers) == 0.0
+    headers["Retry-After"] = "7"
+    assert _seconds(headers) == 7.0
+    headers.replace_header("Retry-After", "Wed, 21 Oct 2026 07:28:00 GMT")
+    assert _seconds(headers) == 0.0
 
 
 def test_too_many_for_too_long_say_so(td):

@@ -88,13 +88,15 @@ def customers(n: int) -> pa.Table:
 
 
 @pytest.fixture
-def td(server, monkeypatch):
+def td(server, monkeypatch, request):
     """Return a server on which the job has run once before, with three clusters."""
     from gpuseg.activation import cdp
     from gpuseg.tables import treasure_data_client
 
-    monkeypatch.setattr(treasure_data_client, "TIMEOUT_SECONDS", 0.25)
-    monkeypatch.setattr(cdp, "TIMEOUT_SECONDS", 0.25)
+    # a busy machine must not look like a fault, except where slowness is the fault
+    is_slow = request.node.name.endswith("slow]")
+    monkeypatch.setattr(treasure_data_client, "TIMEOUT_SECONDS", 0.4 if is_slow else 10.0)
+    monkeypatch.setattr(cdp, "TIMEOUT_SECONDS", 0.4 if is_slow else 10.0)
     monkeypatch.setattr(cdp, "WAITS_SECONDS", (0.01,))
     monkeypatch.setattr(treasure_data_client, "STEP_WAITS_SECONDS", (0.01,))
     server.store.put("crm", "customers", customers(30))
@@ -214,7 +216,7 @@ def test_old_tables_and_master_segment_survive(td, is_v5, route, kind):
         before, config, wanted = prepare(td, is_v5)
         if route in ("POST /entities/folders", "POST /audiences/*/folders"):
             forget_folder(td)
-        td.faults = [Fault(route, kind, times=times, seconds=0.4)]
+        td.faults = [Fault(route, kind, times=times, seconds=0.6)]
         code, said = outcome(td, lambda: work(2))
         assert route in td.calls(), "the fault was never met"
         tables = check_whole(td, before, config, wanted)

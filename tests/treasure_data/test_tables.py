@@ -6,6 +6,8 @@ import datetime as dt
 import decimal
 import io
 import logging
+import subprocess
+import sys
 import time
 
 import pyarrow as pa
@@ -217,6 +219,17 @@ def test_the_warehouse_takes_nothing_after_its_name():
     with pytest.raises(SettingsError, match="TD_API_KEY and TD_API_SERVER") as caught:
         locate("a.b", warehouse="td:1/my-key")
     assert "my-key" not in str(caught.value)
+
+
+def test_without_the_extra_it_is_said_what_to_install():
+    code = (
+        "import sys; sys.modules['pytd'] = None\n"
+        "from gpuseg.tables import locate, read_table\n"
+        "read_table(locate('a.b', warehouse='td'))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "SettingsError" in ran.stderr
+    assert "pip install 'gpuseg[td]'" in ran.stderr
 
 
 def test_the_key_is_in_no_log_and_no_error(db, monkeypatch, caplog):
