@@ -379,6 +379,7 @@ AUDIENCE_PARAMETERS = (
     "foreign_key",
     "rowid_column",
     "output_table",
+    "model_name",
     "remove_stale_segments",
     "warehouse",
     "runs_dir",

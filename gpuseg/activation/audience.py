@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -13,6 +14,7 @@ from gpuseg.activation import master_segment as ms
 from gpuseg.activation.cdp import Cdp, RefusedError
 from gpuseg.activation.segments import Wish
 from gpuseg.errors import DataError, SettingsError
+from gpuseg.outputs.models import load_model
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.tables import Location, locate, locate_warehouse, read_table
@@ -125,19 +127,24 @@ def refusals_as_settings() -> Iterator[None]:
 
 def wishes_of(cluster_ids: Sequence[int], names: Mapping[int, str] | None = None) -> list[Wish]:
     """Name the segment of each cluster; names that two clusters share get their number."""
-    known = {c: (names or {}).get(c) or f"Segment {c}" for c in sorted(cluster_ids)}
-    texts = list(known.values())
+    given = {c: name for c, name in (names or {}).items() if name}
+    texts = list(given.values())
     return [
-        Wish(c, name if texts.count(name) == 1 else f"{name} ({c})") for c, name in known.items()
+        Wish(c, f"Segment {c}", is_named=False)
+        if c not in given
+        else Wish(c, given[c] if texts.count(given[c]) == 1 else f"{given[c]} ({c})")
+        for c in sorted(cluster_ids)
     ]
 
 
 def wishes_of_result(result: Segmentation) -> list[Wish]:
     """Name the segments of a run: by its own names, where it has any."""
-    names = getattr(result, "segment_names", None)
-    if names is not None and not isinstance(names, Mapping):
-        names = dict(enumerate(names))
-    return wishes_of(range(result.n_clusters), names)
+    return wishes_of(range(result.n_clusters), _names(result))
+
+
+def _names(holder: Any) -> dict[int, str]:
+    """Return the names that a result or a model has for its segments."""
+    return {segment.cluster_id: segment.name for segment in getattr(holder, "segments", ())}
 
 
 def wishes_of_table(settings: Settings, audience: Audience) -> list[Wish]:
@@ -147,6 +154,8 @@ def wishes_of_table(settings: Settings, audience: Audience) -> list[Wish]:
     ------
     DataError
         If the table has no clusters, or its rowid_column does not identify its rows.
+    ModelError
+        If there is no model of the name that is to name the segments.
     """
     source, warehouse = audience.source, locate_warehouse(settings.warehouse)
     table = f'"{source.database}"."{source.table}"'
@@ -158,7 +167,10 @@ def wishes_of_table(settings: Settings, audience: Audience) -> list[Wish]:
     found = read_table(warehouse, query=ids).arrow["c"].to_pylist()
     if not found:
         raise DataError(f"no row of '{settings.output_table}' has a {ms.ATTRIBUTE}")
-    return wishes_of([int(cluster) for cluster in found])
+    names = {}
+    if settings.model_name is not None:
+        names = _names(load_model(Path(settings.runs_dir), settings.model_name))
+    return wishes_of([int(cluster) for cluster in found], names)
 
 
 def _check_unique(name: str, n_rows: int, n_present: int, n_different: int) -> None:

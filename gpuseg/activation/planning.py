@@ -19,6 +19,7 @@ from gpuseg.activation.segments import (
     foreign_names,
     stale_segments,
     steps,
+    with_kept_names,
 )
 from gpuseg.errors import SettingsError
 from gpuseg.tables.treasure_data_site import Site
@@ -104,6 +105,7 @@ def make_plan(cdp: Cdp, audience: Audience, wishes: Sequence[Wish]) -> PushPlan:
     words = dialect(cdp, master)
     folder = words.folders().get(FOLDER, NEW_FOLDER)
     existing = [] if folder == NEW_FOLDER else words.existing(folder)
+    wishes = with_kept_names(wishes, existing)
     taken = foreign_names(wishes, existing)
     if taken:
         raise SettingsError(

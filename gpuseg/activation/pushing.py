@@ -77,7 +77,7 @@ def push(audience: Audience, wishes: Sequence[Wish]) -> PushReport:
     return PushReport(
         master=plan.master.name,
         backup=None if backup is None else str(backup),
-        segments=tuple(wish.name for wish in wishes),
+        segments=tuple(wish.name for wish in plan.wishes),
         notes=plan.notes,
         done=tuple(done),
     )

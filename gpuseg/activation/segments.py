@@ -23,6 +23,7 @@ class Wish(NamedTuple):
 
     cluster_id: int
     name: str
+    is_named: bool = True  # else the name is a stopgap, and one that is there stays
 
     @property
     def description(self) -> str:
@@ -134,6 +135,17 @@ def stale_segments(wishes: Sequence[Wish], existing: Sequence[Existing]) -> list
         for segment in existing
         if segment.cluster_id is not None
         and (segment.cluster_id not in wanted or of_cluster[segment.cluster_id] != segment)
+    ]
+
+
+def with_kept_names(wishes: Sequence[Wish], existing: Sequence[Existing]) -> list[Wish]:
+    """Let segments that are there keep their names where nobody has named them anew."""
+    of_cluster = _by_cluster(existing)
+    return [
+        wish
+        if wish.is_named or wish.cluster_id not in of_cluster
+        else wish._replace(name=of_cluster[wish.cluster_id].name)
+        for wish in wishes
     ]
 
 

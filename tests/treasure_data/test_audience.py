@@ -6,6 +6,7 @@ import copy
 import json
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -404,13 +405,25 @@ def test_names_of_segments():
         "A (0)", "A (1)", "Segment 2",
     ]  # fmt: skip
 
-    class Result:
-        n_clusters = 2
-        segment_names = ("Loyal", "New")
+    result = SimpleNamespace(n_clusters=2)
+    assert [w.name for w in wishes_of_result(result)] == ["Segment 0", "Segment 1"]
+    result.segments = (SimpleNamespace(cluster_id=1, name="New"),)
+    assert [w.name for w in wishes_of_result(result)] == ["Segment 0", "New"]
 
-    assert [w.name for w in wishes_of_result(Result())] == ["Loyal", "New"]
-    del Result.segment_names
-    assert [w.name for w in wishes_of_result(Result())] == ["Segment 0", "Segment 1"]
+
+def test_a_segment_keeps_its_name_when_nobody_names_it_anew(td):
+    push(audience(), wishes_of(range(3), NAMES))
+    assert push(audience(), wishes_of(range(3))).segments == tuple(NAMES.values())
+    assert set(populations(td)) == set(NAMES.values())
+
+
+def test_the_names_of_a_table_are_those_of_its_model(td, monkeypatch):
+    from gpuseg.activation import audience as room
+
+    named = (SimpleNamespace(cluster_id=0, name="Loyal"),)
+    monkeypatch.setattr(room, "load_model", lambda _dir, _name: SimpleNamespace(segments=named))
+    names = [w.name for w in wishes_of_table(settings(model_name="m"), audience())]
+    assert names == ["Loyal", "Segment 1", "Segment 2"]
 
 
 def test_the_clusters_of_a_table_are_those_in_it(td):
