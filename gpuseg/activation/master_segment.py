@@ -192,8 +192,11 @@ def write_config(
         return False
     try:
         cdp.change("PUT", f"/audiences/{master.id}", after)
-    except (RefusedError, UnansweredError):
-        if differences(before, read_config(cdp, master)):
+    except (RefusedError, UnansweredError) as error:
+        now = read_config(cdp, master)
+        if isinstance(error, UnansweredError) and not differences(after, now):
+            return True  # it was done, and only the answer got lost
+        if differences(before, now):
             restore(cdp, master, before, backup)
         raise
     wrong = differences(after, read_config(cdp, master))

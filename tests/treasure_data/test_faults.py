@@ -255,7 +255,8 @@ def _write_table():
         head = "| route | fault | once | always | tables then | what is said then |\n"
         head += "| --- | --- | --- | --- | --- | --- |\n"
         order = [(route, SAYS[kind]) for _v5, route in CASES for kind in KINDS]
-        rows = "".join(f"| {SEEN[key]} |\n" for key in order if key in SEEN)
+        known = found_rows() | SEEN
+        rows = "".join(f"| {known[key]} |\n" for key in order if key in known)
         text = TABLE.read_text(encoding="utf-8")
         start, rest = text.split(BEGIN)
         TABLE.write_text(start + BEGIN + head + rows + END + rest.split(END)[1], encoding="utf-8")
