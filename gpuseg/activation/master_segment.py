@@ -57,7 +57,14 @@ def find(cdp: Cdp, name: str) -> MasterSegment:
         If there is none, or more than one.
     """
     try:
-        found = [_v5(entry) for entry in cdp.get("/entities/parent_segments")["data"]]
+        entries = cdp.get("/entities/parent_segments")["data"]
+        # some tenants tell the folder of a single master segment only
+        found = [
+            _v5(cdp.get(f"/entities/parent_segments/{entry['id']}")["data"])
+            if entry["attributes"]["name"] == name and not _v5(entry).root_folder
+            else _v5(entry)
+            for entry in entries
+        ]
     except RefusedError as error:
         # a tenant without v5 refuses in several ways; v4 then tells what is really wrong
         if error.status not in (400, 403, 404):
@@ -127,7 +134,7 @@ def with_attribute(config: Mapping[str, Any], source: Source) -> dict[str, Any]:
     }
     attributes = changed["attributes"] = list(changed["attributes"] or [])
     for position, entry in enumerate(attributes):
-        if entry["name"] == ATTRIBUTE:
+        if entry.get("name") == ATTRIBUTE:
             if not is_own(entry):
                 raise SettingsError(
                     f"the master segment has an attribute '{ATTRIBUTE}' in the group "
@@ -142,7 +149,7 @@ def with_attribute(config: Mapping[str, Any], source: Source) -> dict[str, Any]:
 
 def is_own(entry: Mapping[str, Any]) -> bool:
     """Say whether an attribute is the one that gpuseg may change."""
-    return bool(entry["name"] == ATTRIBUTE and entry.get("groupingName") == GROUP)
+    return bool(entry.get("name") == ATTRIBUTE and entry.get("groupingName") == GROUP)
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -57,20 +57,29 @@ def v5_refusal(server: Loopback) -> Answer | None:
     return Answer(403, {"errors": "v5 endpoints flag should be enabled for audience"})
 
 
+def v5_master(audience: dict[str, Any], *, with_folder: bool) -> dict[str, Any]:
+    folder = {"parentSegmentFolder": {"data": {"id": audience["rootFolder"]}}}
+    return {
+        "id": f"5{audience['id']}",  # v5 has ids of its own
+        "type": "parent-segment",
+        "attributes": {"name": audience["name"], "v4Id": int(audience["id"])},
+        "relationships": folder if with_folder else {},
+    }
+
+
 @route("GET", "/entities/parent_segments")
 def parent_segments(server: Loopback, _request: Request) -> Answer:
-    data = [
-        {
-            "id": audience["id"],
-            "type": "parent-segment",
-            "attributes": {"name": audience["name"], "v4Id": int(audience["id"])},
-            "relationships": {
-                "parentSegmentFolder": {"data": {"id": audience["rootFolder"]}},
-            },
-        }
-        for audience in server.store.audiences.values()
-    ]
+    found = server.store.audiences.values()
+    data = [v5_master(audience, with_folder=server.folder_in_list) for audience in found]
     return v5_refusal(server) or Answer(200, {"data": data})
+
+
+@route("GET", "/entities/parent_segments/*")
+def parent_segment(server: Loopback, request: Request) -> Answer:
+    found = server.store.audiences.get(request.arguments[0][1:])
+    if found is None:
+        return missing("parent segment")
+    return v5_refusal(server) or Answer(200, {"data": v5_master(found, with_folder=True)})
 
 
 @route("GET", "/audiences")

@@ -111,6 +111,7 @@ class Loopback:
         self.lock = threading.RLock()
         self.page_rows = 5_000
         self.v5 = True
+        self.folder_in_list = True  # whether v5 tells folders when it lists master segments
         self.job_status = "success"  # of the next bulk imports
         self.lost_records = 0  # that the next bulk imports lose
         self.execution_status = "success"  # of the next runs of a master segment

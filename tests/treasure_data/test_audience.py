@@ -98,6 +98,13 @@ def test_a_push_makes_attribute_folder_and_segments(td):
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
 
 
+def test_the_folder_may_be_told_of_a_single_master_segment_only(td):
+    td.folder_in_list = False
+    push(audience(), wishes_of(range(3)))
+    assert len(td.store.segments) == 3
+    assert bool(td.calls("/entities/segments")) is td.v5
+
+
 def test_ten_pushes_double_nothing(td):
     reports = [push(audience(), wishes_of(range(3), NAMES)) for _ in range(10)]
     assert len(td.store.segments) == 3

@@ -208,7 +208,9 @@ def forget_folder(td) -> None:
         del td.store.folders[identity]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow) if k == "slow" else k for k in KINDS]
+)
 @pytest.mark.parametrize(("is_v5", "route"), CASES, ids=[r for _v5, r in CASES])
 def test_old_tables_and_master_segment_survive(td, is_v5, route, kind):
     found = []
