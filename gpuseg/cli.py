@@ -375,15 +375,9 @@ def models_rename(
 
 
 AUDIENCE_PARAMETERS = (
-    "audience_name",
-    "foreign_key",
-    "rowid_column",
-    "output_table",
-    "model_name",
-    "remove_stale_segments",
-    "warehouse",
-    "runs_dir",
-)
+    "audience_name", "foreign_key", "rowid_column", "output_table", "model_name",
+    "remove_stale_segments", "warehouse", "runs_dir",
+)  # fmt: skip
 
 
 @audience_app.command("push")
@@ -397,21 +391,14 @@ def audience_push(
 ) -> None:
     """Bring the segments of an output table into a master segment; safe to repeat."""
     from gpuseg import pipeline
-    from gpuseg.terminal import print_push, print_push_plan, print_warnings
+    from gpuseg.terminal import print_push, print_warnings
 
-    if dry_run:
-        planned = pipeline.plan_audience(settings)
-        if as_json:
-            _emit_json(planned.as_dict())
-        else:
-            _emit(lambda out: print_push_plan(planned, out))
-        return
-    report = pipeline.push_audience(settings)
-    print_warnings(report.notes, sys.stderr)
+    pushed = (pipeline.plan_audience if dry_run else pipeline.push_audience)(settings)
+    print_warnings(pushed.notes, sys.stderr)
     if as_json:
-        _emit_json(report.as_dict())
+        _emit_json(pushed.as_dict())
     else:
-        _emit(lambda out: print_push(report, out))
+        _emit(lambda out: print_push(pushed, out))
 
 
 @app.command()

@@ -198,7 +198,7 @@ def buckets(
     with stages.stage("cut") as stage:
         report = suggest_buckets(
             table,
-            FeatureSettings.of(settings),
+            _wishes(settings, table),
             settings.k_values,
             labels=labels,
             n_clusters=model.n_clusters if model else None,
@@ -269,14 +269,19 @@ def _prepare(
 ) -> FeatureMatrix:
     with stages.stage("prepare") as stage:
         if model is None:
-            wishes = FeatureSettings.of(settings)
-            fetched = tuple(n for n in wishes.ignore_columns if n not in table.left_out)
-            wishes = replace(wishes, ignore_columns=fetched)
+            wishes = _wishes(settings, table)
             features = prepare(backend, table, wishes, progress=stage.progress)
         else:
             features = prepare_again(backend, encoder_of(model), table, progress=stage.progress)
         stage.detail = f"{features.X.shape[1]} features from {len(features.columns)} columns"
     return features
+
+
+def _wishes(settings: Settings, table: Table) -> FeatureSettings:
+    """Return how to prepare the table, without the columns that were not even fetched."""
+    wishes = FeatureSettings.of(settings)
+    known = tuple(name for name in wishes.ignore_columns if name not in table.left_out)
+    return replace(wishes, ignore_columns=known)
 
 
 def _segment(
@@ -342,7 +347,6 @@ def _explain(
         tree = segment_tree(columns, labels, random_state=settings.random_state)
         stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
     return explanation, rules, tree
-    return explanation, rules
 
 
 def _activate(audience: Audience, result: Segmentation, stages: Stages) -> Segmentation:

@@ -331,23 +331,11 @@ def print_model(facts: Mapping[str, Any], stream: TextIO) -> None:
         console.print(_table("Segments", names, rows))
 
 
-def print_push_plan(plan: PushPlan, stream: TextIO) -> None:
-    """Print what a push would do, call by call."""
+def print_push(pushed: PushPlan | PushReport, stream: TextIO) -> None:
+    """Print what a push would do, or did, line by line."""
     console = _console(stream)
-    console.print(Text(f"master segment '{plan.master.name}' (id {plan.master.id})"))
-    for step in plan.steps:
-        console.print(Text(f"{step.method:<6} {step.path:<32} {step.says}"), soft_wrap=True)
-    for note in plan.notes:
-        console.print(Text(f"note: {note}"), soft_wrap=True)
-
-
-def print_push(report: PushReport, stream: TextIO) -> None:
-    """Print what a push did."""
-    console = _console(stream)
-    for line in report.done:
+    for line in pushed.lines:
         console.print(Text(line), soft_wrap=True)
-    if report.backup is not None:
-        console.print(Text(f"the configuration of before is in {report.backup}"), soft_wrap=True)
 
 
 def print_examination(found: Examination, stream: TextIO) -> None:

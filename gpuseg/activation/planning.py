@@ -74,6 +74,12 @@ class PushPlan:
             for s in self.stale
         )
 
+    @property
+    def lines(self) -> list[str]:
+        """Every call, for people."""
+        head = f"master segment '{self.master.name}' (id {self.master.id})"
+        return [head, *(f"{s.method:<6} {s.path:<32} {s.says}" for s in self.steps)]
+
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict."""
         return {

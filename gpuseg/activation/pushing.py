@@ -33,6 +33,13 @@ class PushReport:
     notes: tuple[str, ...] = ()
     done: tuple[str, ...] = ()
 
+    @property
+    def lines(self) -> list[str]:
+        """What was done, for people."""
+        if self.backup is None:
+            return list(self.done)
+        return [*self.done, f"the configuration of before is in {self.backup}"]
+
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict."""
         return {

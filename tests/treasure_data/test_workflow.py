@@ -64,10 +64,11 @@ def test_the_notebooks_block_runs_end_to_end_twice(td):
     first = gpuseg("run", "--config", WORKFLOW, "--json")
     assert first.returncode == 0, first.stderr
     sizes = json.loads(first.stdout)["cluster_sizes"]
+    names = [segment["name"] for segment in json.loads(first.stdout)["segments"]]
     assert list(json.loads(first.stdout)["seconds"])[-2:] == ["publish", "audience"]
     found = {segment["name"]: population(td, td.audience, segment)
              for segment in td.store.segments.values()}  # fmt: skip
-    assert found == {f"Segment {i}": size for i, size in enumerate(sizes)}
+    assert found == dict(zip(names, sizes, strict=True))
     assert td.store.count("ml_test", "gluon_train_clusters") == N_ROWS
 
     second = gpuseg("run", "--config", WORKFLOW, "--json", session_id="second")
@@ -75,8 +76,8 @@ def test_the_notebooks_block_runs_end_to_end_twice(td):
     assert json.loads(second.stdout)["cluster_sizes"] == sizes
     assert len(td.store.segments) == len(sizes)
     assert len([f for f in td.store.folders.values() if f["parent"]]) == 1
-    names = [entry["name"] for entry in td.store.audiences[td.audience]["attributes"]]
-    assert names == ["city", "cluster_id"]
+    attributes = td.store.audiences[td.audience]["attributes"]
+    assert [entry["name"] for entry in attributes] == ["city", "cluster_id"]
     tables = td.store.names("ml_test")
     assert len([t for t in tables if t.startswith("importance_")]) == 2
     assert len([t for t in tables if t.startswith("shap_")]) == 2
@@ -92,7 +93,7 @@ def test_the_notebooks_block_runs_end_to_end_twice(td):
     before = len(td.calls("PATCH|POST /entities|PUT /aud"))
     pushed = gpuseg("audience", "push", "--config", WORKFLOW, "--json", "--debug")
     assert pushed.returncode == 0, pushed.stderr
-    assert json.loads(pushed.stdout)["segments"] == [f"Segment {i}" for i in range(len(sizes))]
+    assert json.loads(pushed.stdout)["segments"] == names
     assert len(td.calls("PATCH|POST /entities|PUT /aud")) == before + len(sizes)
     assert_no_key(first, second, planned, pushed)
 
