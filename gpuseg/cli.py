@@ -42,6 +42,12 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at stored models.")
 app.add_typer(models_app, name="models")
+audience_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Use the segments in Treasure Data's audiences.",
+)
+app.add_typer(audience_app, name="audience")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
@@ -395,6 +401,33 @@ def models_export(
     else:
         query = scoring_query(model, dialect, settings.input_table)
         _emit(lambda out: out.write(query))
+
+
+AUDIENCE_PARAMETERS = (
+    "audience_name", "foreign_key", "rowid_column", "output_table", "model_name",
+    "remove_stale_segments", "warehouse", "runs_dir",
+)  # fmt: skip
+
+
+@audience_app.command("push")
+@guarded
+@with_settings(AUDIENCE_PARAMETERS)
+def audience_push(
+    settings: Settings,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the segments of an output table into a master segment; safe to repeat."""
+    from gpuseg import pipeline
+    from gpuseg.terminal import print_push, print_warnings
+
+    pushed = (pipeline.plan_audience if dry_run else pipeline.push_audience)(settings)
+    print_warnings(pushed.notes, sys.stderr)
+    if as_json:
+        _emit_json(pushed.as_dict())
+    else:
+        _emit(lambda out: print_push(pushed, out))
 
 
 @app.command()

@@ -8,11 +8,22 @@ from typing import Any
 
 import pyarrow as pa
 
+from gpuseg.activation import (
+    Audience,
+    PushPlan,
+    PushReport,
+    plan_push,
+    push,
+    required_audience,
+    wishes_of_result,
+    wishes_of_table,
+)
 from gpuseg.backends.base import Backend
 from gpuseg.backends.select import Engine, select_backend
 from gpuseg.clustering.choice import choose
 from gpuseg.clustering.placing import place, score_placed
 from gpuseg.clustering.sweep import sweep
+from gpuseg.errors import GpusegError, SinkError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.explain.explain import explain
 from gpuseg.explain.rule_columns import rule_columns
@@ -67,10 +78,15 @@ def run(
     """
     engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
+    audience = Audience.of(settings) if keep else None
+    if audience is not None:
+        audience.check_service()
     model = None if settings.force_refit else stored_model(settings, table)
     stages = Stages(observer)
 
     rows = _read(settings, table, destinations, stages)
+    if audience is not None:
+        audience.check_rows(rows)
     earlier = earlier_model(settings, rows) if keep and model is None else None
 
     def segmented(engine: Engine) -> Segmentation:
@@ -100,7 +116,11 @@ def run(
         result = keep_run(result, rows, settings, destinations)
         stage.detail = destinations.summary
     with after_publishing():
-        record_costs(result)
+        try:
+            if audience is not None:
+                result = _activate(audience, result, stages)
+        finally:
+            record_costs(result)
     return result
 
 
@@ -178,7 +198,7 @@ def buckets(
     with stages.stage("cut") as stage:
         report = suggest_buckets(
             table,
-            FeatureSettings.of(settings),
+            _wishes(settings, table),
             settings.k_values,
             labels=labels,
             n_clusters=model.n_clusters if model else None,
@@ -205,6 +225,18 @@ def load(file: str, table: str, settings: Settings) -> Table:
     source = locate(file, warehouse=settings.warehouse)
     target = locate(table, warehouse=settings.warehouse)
     return load_file(source, target, append=settings.appends, csv=csv_options(settings))
+
+
+def push_audience(settings: Settings) -> PushReport:
+    """Push the segments of an output table that an earlier run wrote."""
+    audience = required_audience(settings)
+    return push(audience, wishes_of_table(settings, audience))
+
+
+def plan_audience(settings: Settings) -> PushPlan:
+    """Say what `push_audience` would do; change nothing."""
+    audience = required_audience(settings)
+    return plan_push(audience, wishes_of_table(settings, audience))
 
 
 # -- the rooms, each timed and watched -----------------------------------------------
@@ -237,12 +269,19 @@ def _prepare(
 ) -> FeatureMatrix:
     with stages.stage("prepare") as stage:
         if model is None:
-            wishes = FeatureSettings.of(settings)
+            wishes = _wishes(settings, table)
             features = prepare(backend, table, wishes, progress=stage.progress)
         else:
             features = prepare_again(backend, encoder_of(model), table, progress=stage.progress)
         stage.detail = f"{features.X.shape[1]} features from {len(features.columns)} columns"
     return features
+
+
+def _wishes(settings: Settings, table: Table) -> FeatureSettings:
+    """Return how to prepare the table, without the columns that were not even fetched."""
+    wishes = FeatureSettings.of(settings)
+    known = tuple(name for name in wishes.ignore_columns if name not in table.left_out)
+    return replace(wishes, ignore_columns=known)
 
 
 def _segment(
@@ -308,3 +347,16 @@ def _explain(
         tree = segment_tree(columns, labels, random_state=settings.random_state)
         stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
     return explanation, rules, tree
+
+
+def _activate(audience: Audience, result: Segmentation, stages: Stages) -> Segmentation:
+    with stages.stage("audience") as stage:
+        try:
+            report = push(audience, wishes_of_result(result))
+        except GpusegError as error:
+            raise SinkError(
+                f"the tables are published, but the audience '{audience.name}' is not up to date: "
+                f"{error}; gpuseg audience push tries again"
+            ) from error
+        stage.detail = f"{len(report.segments)} segments in '{report.master}'"
+    return replace(result, warnings=(*result.warnings, *report.notes))

@@ -114,7 +114,7 @@ def make_plan(settings: Settings) -> Plan:
 
 
 def _trial(settings: Settings, seen: TableSummary, n_rows: int) -> Segmentation:
-    table = Table(seen.name, seen.sample.slice(0, n_rows))
+    table = Table(seen.name, seen.sample.slice(0, n_rows), left_out=seen.left_out)
     return pipeline.run(settings, table=table, keep=False)
 
 

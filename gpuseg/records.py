@@ -93,12 +93,15 @@ class Table:
         What the reader decided (separator, encoding, …), one sentence each.
     source
         Files that hold the same rows; None where there are none.
+    left_out
+        Columns of the source that were ignored and therefore not fetched.
     """
 
     name: str
     arrow: pa.Table
     notes: tuple[str, ...] = ()
     source: Source | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def n_rows(self) -> int:

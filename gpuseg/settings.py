@@ -86,7 +86,7 @@ class Settings:
     )
     warehouse: str = _parameter(
         "duckdb:gpuseg.duckdb",
-        "Where db.table lives: duckdb:PATH, postgresql://USER@HOST/DATABASE, or adbc:DRIVER?….",
+        "Where db.table lives: duckdb:PATH, postgresql://USER@HOST/DATABASE, adbc:DRIVER?…, or td.",
     )
     backend: str = _parameter(
         "auto",
@@ -124,6 +124,9 @@ class Settings:
     )
     export_rules: str | None = _parameter(
         None, "Also write short rules for each segment: [db.]table or a file."
+    )
+    remove_stale_segments: bool = _parameter(
+        False, "Remove the audience's segments of clusters that are no more; else report them."
     )
     row_scores: bool = _parameter(
         False,

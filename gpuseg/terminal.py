@@ -14,6 +14,7 @@ from rich.text import Text
 from gpuseg.outputs.wording import apart, day
 
 if TYPE_CHECKING:
+    from gpuseg.activation import PushPlan, PushReport
     from gpuseg.backends.gpu_checks import Check
     from gpuseg.doctor import Examination
     from gpuseg.explain.bucket_columns import BucketReport
@@ -328,6 +329,13 @@ def print_model(facts: Mapping[str, Any], stream: TextIO) -> None:
         names = ("cluster_id", "name", "description")
         rows = ([segment[name] for name in names] for segment in facts["segments"])
         console.print(_table("Segments", names, rows))
+
+
+def print_push(pushed: PushPlan | PushReport, stream: TextIO) -> None:
+    """Print what a push would do, or did, line by line."""
+    console = _console(stream)
+    for line in pushed.lines:
+        console.print(Text(line), soft_wrap=True)
 
 
 def print_examination(found: Examination, stream: TextIO) -> None:

@@ -19,6 +19,7 @@ LAYERS = [
     {"features", "clustering"},
     {"explain"},
     {"outputs"},
+    {"activation"},
     {"doctor"},
     {"pipeline", "estimator"},
     {"plan", "api", "device_memory"},
@@ -73,6 +74,9 @@ def test_imports_point_one_way():
         ("cuml", "backends"),
         ("numba", "backends"),
         ("duckdb", "tables"),
+        ("pytd", "tables"),
+        ("tdclient", "tables"),
+        ("trino", "tables"),
         ("typer", "cli.py"),
         ("rich", "terminal.py"),
     ],
@@ -89,6 +93,7 @@ def test_models_are_never_pickled():
 @pytest.mark.parametrize("statement", ["import gpuseg", "import gpuseg.cli"])
 def test_importing_loads_no_heavy_library(statement):
     heavy = ["numba", "polars", "duckdb", "sklearn", "matplotlib", "pyarrow", "numpy", "cupy"]
+    heavy += ["pytd", "pandas", "trino"]
     code = f"import sys; {statement}; print([m for m in {heavy} if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

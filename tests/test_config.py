@@ -32,9 +32,12 @@ def test_the_example_workflow_is_read_without_edits():
     stamp = int(NOW.timestamp())
     assert found == {
         "input_table": "ml_datasets.gluon_train",
-        "output_table": f"ml_test.clusters_{stamp}",
+        "output_table": "ml_test.gluon_train_clusters",
         "export_feature_importance": f"ml_test.importance_{stamp}",
         "export_shap_values": f"ml_test.shap_{stamp}",
+        "audience_name": "Customers",
+        "foreign_key": "customer_id",
+        "rowid_column": "rowid",
     }
 
 

@@ -94,12 +94,7 @@ def conclude(
         backend_reason=engine.reason,
         stages=stages,
         n_features=int(features.X.shape[1]),
-        warnings=(
-            engine.warnings
-            + _warnings(features, swept, choice, explanation)
-            + lost
-            + _not_yet(settings)
-        ),
+        warnings=engine.warnings + _warnings(features, swept, choice, explanation) + lost,
         map_points=map_points,
         map_labels=map_labels,
         tree=tree,
@@ -213,13 +208,6 @@ def _fitted_model(
 
 def _warnings(*rooms: FeatureMatrix | SweepResult | Choice | Explanation) -> tuple[str, ...]:
     return tuple(warning for room in rooms for warning in room.warnings)
-
-
-def _not_yet(settings: Settings) -> tuple[str, ...]:
-    if settings.audience_name is None:
-        return ()
-    words = f"the audience '{settings.audience_name}' was not touched: this version does not push"
-    return (f"{words} segments to Treasure Data yet",)
 
 
 def summary(result: Segmentation, *, hide_table_contents: bool = False) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gpuseg.errors import SettingsError
 from gpuseg.records import Progress, Table, no_progress
 from gpuseg.settings import Settings
@@ -20,7 +22,7 @@ def read_input(settings: Settings, progress: Progress = no_progress) -> Table:
     GpusegError
         As `read_table`.
     """
-    location = input_location(settings)
+    location = _sparing(settings, input_location(settings))
     return read_table(
         location, query=settings.input_query, csv=csv_options(settings), progress=progress
     )
@@ -28,7 +30,7 @@ def read_input(settings: Settings, progress: Progress = no_progress) -> Table:
 
 def peek_input(settings: Settings) -> TableSummary:
     """Look at the input without reading all of it."""
-    location = input_location(settings)
+    location = _sparing(settings, input_location(settings))
     return peek(location, query=settings.input_query, csv=csv_options(settings))
 
 
@@ -49,6 +51,24 @@ def input_location(settings: Settings) -> Location:
             "no input: give --input-table (db.table, a file or a folder) or --input-query"
         )
     return locate(settings.input_table, warehouse=settings.warehouse)
+
+
+def _sparing(settings: Settings, location: Location) -> Location:
+    """Leave ignored columns in Treasure Data: they may be wide, and the way is long.
+
+    A table that is replaced by its own rows would lose them, so there all are fetched.
+    """
+    if location.kind != "td" or not location.table:
+        return location
+    from gpuseg.tables.treasure_data import column_names
+
+    output = settings.output_table
+    if output and locate(output, warehouse=settings.warehouse).place == location.place:
+        return location
+    wanted = {settings.rowid_column, *(settings.columns or ())}
+    wanted |= {*settings.categorical_columns, *settings.numeric_columns}
+    ignored = set(settings.ignore_columns) - wanted
+    return replace(location, leave_out=tuple(n for n in column_names(location) if n in ignored))
 
 
 def csv_options(settings: Settings) -> CsvOptions:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gpuseg.errors import SettingsError
 from gpuseg.records import Progress, Table, no_progress
 from gpuseg.tables.dialect import CsvOptions
@@ -37,5 +39,10 @@ def load(
     if not table.in_warehouse:
         raise SettingsError(f"'{table.display}' is not db.table; expected FILE, then db.table")
     loaded = read_table(file, csv=csv or CsvOptions(), progress=progress)
+    if table.kind == "td":
+        from gpuseg.tables.treasure_data_types import with_legal_names
+
+        arrow, renamed = with_legal_names(loaded.arrow)
+        loaded = replace(loaded, arrow=arrow, notes=(*loaded.notes, *renamed))
     publish([Output(table, loaded.arrow, append)])
     return loaded

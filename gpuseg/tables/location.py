@@ -30,7 +30,13 @@ FORMATS = {
 
 #: Warehouse systems by the first word of their address, with the module of this package that
 #: is imported when a table in it is first named.
-SYSTEMS = {"duckdb": "duckdb", "postgresql": "adbc", "postgres": "adbc", "adbc": "adbc"}
+SYSTEMS = {
+    "duckdb": "duckdb",
+    "postgresql": "adbc",
+    "postgres": "adbc",
+    "adbc": "adbc",
+    "td": "treasure_data",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Location:
     Parameters
     ----------
     kind
-        ``file``, ``folder``, or the warehouse's system (``duckdb``).
+        ``file``, ``folder``, or the warehouse's system (``duckdb``, ``td``).
     display
         How to call it in front of people: without credentials.
     path
@@ -51,6 +57,8 @@ class Location:
         In a warehouse. Both empty for the warehouse as a whole, which can be queried.
     address
         Of a server, with all that it takes to connect; never shown. Empty for files.
+    leave_out
+        Columns that are not fetched from there, except where they are named.
     """
 
     kind: str
@@ -60,6 +68,7 @@ class Location:
     schema: str = ""
     table: str = ""
     address: str = field(default="", repr=False)
+    leave_out: tuple[str, ...] = ()
 
     @property
     def database(self) -> str:
@@ -97,8 +106,8 @@ def locate(
         A path (it exists, or its suffix is known, or it ends in ``/``), or ``db.table``;
         parts that hold dots or blanks may stand in double quotes.
     warehouse
-        Where ``db.table`` lives: ``duckdb:PATH``, ``postgresql://…`` or ``adbc:DRIVER?…``;
-        ``duckdb:gpuseg.duckdb`` when not given.
+        Where ``db.table`` lives: ``duckdb:PATH``, ``postgresql://…``, ``adbc:DRIVER?…`` or
+        ``td``; ``duckdb:gpuseg.duckdb`` when not given.
     default_schema
         Lets a bare ``table`` mean a table of this schema.
 
@@ -201,11 +210,14 @@ def _warehouse(address: str) -> Location:
         # what follows the first word may hold a password
         raise SettingsError(
             f"no warehouse system is called '{system[:20]}'; there are duckdb:PATH (for example "
-            f"{DEFAULT_WAREHOUSE}), postgresql://USER@HOST/DATABASE and adbc:DRIVER?OPTION=VALUE"
+            f"{DEFAULT_WAREHOUSE}), postgresql://USER@HOST/DATABASE, adbc:DRIVER?OPTION=VALUE and "
+            "td (Treasure Data)"
         )
     if system == "duckdb":
         path = _duckdb_path(address, rest)
         return Location(system, f"{system}:{path}", path)
+    if system == "td":
+        return _treasure_data(rest)
     expected = r"//" if system.startswith("postgres") else r"[\w.-]+(\?|$)"
     if not re.match(expected, rest):
         raise SettingsError(
@@ -213,6 +225,16 @@ def _warehouse(address: str) -> Location:
             "postgresql://USER@HOST:PORT/DATABASE, or adbc:DRIVER?OPTION=VALUE&…"
         )
     return Location(system, _shown(address), Path(), address=address)
+
+
+def _treasure_data(rest: str) -> Location:
+    if rest:
+        # not repeated: somebody may have put the key there
+        raise SettingsError(
+            "the warehouse td takes nothing after its name; the environment says where it "
+            "is: TD_API_KEY and TD_API_SERVER"
+        )
+    return Location("td", "Treasure Data", Path(), address="td")
 
 
 def _shown(address: str) -> str:

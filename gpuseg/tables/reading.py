@@ -42,6 +42,8 @@ class TableSummary:
         What all rows take in memory, from those of the sample.
     sample
         The first rows.
+    left_out
+        Columns of the source that were ignored and therefore not fetched.
     """
 
     name: str
@@ -50,6 +52,7 @@ class TableSummary:
     columns: tuple[tuple[str, str], ...]
     n_bytes: int
     sample: pa.Table
+    left_out: tuple[str, ...] = ()
 
 
 def read_table(
@@ -84,6 +87,8 @@ def read_table(
     """
     notes: tuple[str, ...] = ()
     source = None
+    if location.leave_out:
+        notes = (f"ignored columns were not fetched: {', '.join(location.leave_out)}",)
     if location.in_warehouse:
         arrow = system(location).read(location, columns=columns, query=query, progress=progress)
     elif query is not None:
@@ -94,7 +99,7 @@ def read_table(
             arrow, notes = files.read(location, columns=columns, csv=csv, progress=progress)
     _check_columns(location, arrow.column_names)
     progress(1.0)
-    return Table(location.display, arrow, notes, source)
+    return Table(location.display, arrow, notes, source, location.leave_out)
 
 
 def peek(
@@ -160,7 +165,10 @@ def _summary(
     _check_columns(location, sample.column_names)
     n_bytes = sample.nbytes * n_rows / max(sample.num_rows, 1)
     named = columns or [(field.name, str(field.type)) for field in sample.schema]
-    return TableSummary(location.display, n_rows, rows_exact, tuple(named), round(n_bytes), sample)
+    return TableSummary(
+        location.display, n_rows, rows_exact, tuple(named), round(n_bytes), sample,
+        location.leave_out,
+    )  # fmt: skip
 
 
 def _check_columns(location: Location, names: Sequence[str]) -> None:

@@ -69,7 +69,7 @@ def test_an_existing_file_wins_over_a_table_of_that_name(tmp_path, monkeypatch):
     assert locate("folder.x").kind == "folder"
 
 
-@pytest.mark.parametrize("warehouse", ["mysql://me:secret@host/db", "td", "duckdb:", "x"])
+@pytest.mark.parametrize("warehouse", ["mysql://me:secret@host/db", "duckdb:", "x"])
 def test_other_warehouses_are_refused_without_their_password(warehouse):
     with pytest.raises(SettingsError) as caught:
         locate("a.b", warehouse=warehouse)
