@@ -21,6 +21,7 @@ from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.reuse import encoder_of, required_model, stored_model
+from gpuseg.outputs.sketch import sketch
 from gpuseg.records import (
     Choice,
     Explanation,
@@ -73,7 +74,8 @@ def run(
     if not keep:
         return result
     with stages.stage("publish") as stage:
-        result = keep_run(result, table, settings, destinations)
+        seen = sketch(engine.backend, table, features, choice.fit, swept)
+        result = keep_run(result, table, seen, settings, destinations)
         stage.detail = destinations.summary
     with after_publishing():
         record_costs(result)

@@ -329,9 +329,6 @@ class Segmentation:
     run_dir: str | None = None
     report: str | None = None
     output_table: str | None = None
-    #: coordinates of a sample of rows on the first two principal axes, for the map
-    map_points: Array | None = None  # (m, 2) float32
-    map_labels: Array | None = None  # (m,) int32
 
     @property
     def model_name(self) -> str:

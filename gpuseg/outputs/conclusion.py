@@ -33,10 +33,6 @@ from gpuseg.records import (
 )
 from gpuseg.settings import Settings
 
-#: Rows drawn on the report's map of the first two principal axes.
-MAP_ROWS = 2_000
-
-
 def conclude(
     settings: Settings,
     engine: Engine,
@@ -63,7 +59,6 @@ def conclude(
     k_scores = k_scores_table(swept.scores.values(), choice.n_clusters)
     silhouette = swept.scores[choice.n_clusters].silhouette
     model = stored or _fitted_model(settings, engine, table, features, choice, k_scores, silhouette)
-    map_points, map_labels = principal_map(backend, features, choice.fit)
     return Segmentation(
         table=_rows(settings, backend, table, features, choice.fit, labels, swept),
         labels=labels,
@@ -86,8 +81,6 @@ def conclude(
             *explanation.warnings,
             *_not_yet(settings),
         ),
-        map_points=map_points,
-        map_labels=map_labels,
     )
 
 
@@ -124,19 +117,6 @@ def conclude_placed(
 def model_name_of(settings: Settings, table_name: str) -> str:
     """Return the name under which the model is kept."""
     return settings.model_name or default_model_name(table_name)
-
-
-def principal_map(
-    backend: Backend, features: FeatureMatrix, fit: KMeansFit
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a fair sample of rows on the first two principal axes, and their labels."""
-    X = np.asarray(backend.to_host(features.X[:MAP_ROWS]), dtype=np.float64)
-    centred = X - X.mean(axis=0)
-    _u, _s, axes = np.linalg.svd(centred, full_matrices=False)
-    points = centred @ axes[:2].T
-    if points.shape[1] < 2:  # one feature: draw it along a line
-        points = np.column_stack([points, np.zeros(len(points))])
-    return points.astype(np.float32), backend.to_host(fit.labels[:MAP_ROWS])
 
 
 def _rows(

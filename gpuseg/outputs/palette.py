@@ -40,6 +40,11 @@ def cluster_color(cluster_id: int) -> str:
     return CLUSTERS[cluster_id % len(CLUSTERS)]
 
 
+def cluster_name(cluster_id: int) -> str:
+    """Return the name of a cluster's colour in `THEME`."""
+    return f"c{cluster_id % len(CLUSTERS)}"
+
+
 def cluster_variable(cluster_id: int) -> str:
     """Return the CSS variable that holds the colour of a cluster on any page."""
-    return f"var(--c{cluster_id % len(CLUSTERS)})"
+    return f"var(--{cluster_name(cluster_id)})"
