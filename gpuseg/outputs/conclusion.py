@@ -33,6 +33,7 @@ from gpuseg.records import (
 )
 from gpuseg.settings import Settings
 
+
 def conclude(
     settings: Settings,
     engine: Engine,

@@ -54,9 +54,7 @@ def bin_edges(values: Floats) -> Floats:
     return np.unique(middle + typical * np.sinh(steps))
 
 
-def bin_counts(
-    values: Floats, labels: Labels, edges: Floats, n_clusters: int
-) -> list[list[int]]:
+def bin_counts(values: Floats, labels: Labels, edges: Floats, n_clusters: int) -> list[list[int]]:
     """Count each cluster's values in each bin; what lies outside goes into the outer bins."""
     n_bins = len(edges) - 1
     bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, n_bins - 1)
@@ -97,8 +95,6 @@ def _plain(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _counted(labels: Labels, bins: Any, n_clusters: int, n_bins: int) -> list[list[int]]:
-    flat = np.bincount(
-        labels.astype(np.int64) * n_bins + bins, minlength=n_clusters * n_bins
-    )
+    flat = np.bincount(labels.astype(np.int64) * n_bins + bins, minlength=n_clusters * n_bins)
     counts: list[list[int]] = flat.reshape(n_clusters, n_bins).tolist()
     return counts

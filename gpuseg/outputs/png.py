@@ -6,12 +6,12 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-#: Pixels for each user unit: 560 become 1,400, three quarters of a wide slide.
-_ZOOM = 2.5
+#: Pixels for each user unit: 560 become 1,120, more than half of a wide slide.
+_ZOOM = 2.0
 
 #: Scripts beyond these are not in the font that comes with gpuseg: Latin, Greek, Cyrillic,
 #: and the punctuation, arrows and signs that the charts use.
-_OWN_LETTERS = (range(0x0000, 0x0530), range(0x1E00, 0x2300), range(0x25A0, 0x2600))
+_OWN_LETTERS = (range(0x0530), range(0x1E00, 0x2300), range(0x25A0, 0x2600))
 
 
 def png_of(svg: str) -> bytes:

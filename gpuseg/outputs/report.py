@@ -22,7 +22,7 @@ from markupsafe import Markup
 from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.png import png_of
 from gpuseg.outputs.report_charts import Chart, charts_of
-from gpuseg.outputs.report_files import REPORT_DATA, report_bytes
+from gpuseg.outputs.report_files import REPORT_DATA, find_run, read_run, report_bytes
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.report_view import view
 from gpuseg.outputs.svg import for_file, for_page
@@ -31,7 +31,7 @@ from gpuseg.outputs.svg_charts import draw
 if TYPE_CHECKING:
     import jinja2
 
-__all__ = ["REPORT", "ReportInput", "templates", "write_report"]
+__all__ = ["REPORT", "ReportInput", "rebuild_report", "templates", "write_report"]
 
 REPORT = "report.html"
 PLOTS = "plots"
@@ -61,6 +61,34 @@ def write_report(folder: Path, run: ReportInput) -> None:
         _write_plots(folder / PLOTS, charts)
         replace_file(folder / REPORT_DATA, report_bytes(clean))
         replace_file(folder / REPORT, page_of(clean, charts).encode("utf-8"))
+
+
+def rebuild_report(run: str, runs_dir: Path, *, hide_table_contents: bool = False) -> Path:
+    """Write the report of a run again, from its folder alone.
+
+    Parameters
+    ----------
+    run
+        The folder of a run, or the name of a model, which stands for its newest run.
+    hide_table_contents
+        Whether to leave them out also where the run did not ask for it. What is left out is
+        gone from the report's own files for good, not from ``tables/``.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    DataError
+        If there is no such run, or its folder is damaged.
+    SinkError
+        If the disk refuses.
+    """
+    folder = find_run(run, runs_dir)
+    write_report(folder, read_run(folder, hide_table_contents=hide_table_contents))
+    return folder / REPORT
 
 
 def page_of(clean: ReportInput, charts: Iterable[Chart]) -> str:
@@ -107,7 +135,10 @@ def _write_plots(folder: Path, charts: Iterable[Chart]) -> None:
         if stale.suffix in (".svg", ".png"):
             stale.unlink()
     for name, content in drawn.items():
-        replace_file(folder / name, content)
+        if (folder / name).exists():
+            replace_file(folder / name, content)
+        else:  # a new run folder is synchronised as a whole before it is shown
+            (folder / name).write_bytes(content)
 
 
 def _script_data(

@@ -25,7 +25,7 @@ _MOST_DRAWN = 15
 _MOST_DRAWN_EACH = 8
 _MOST_ROWS = 200
 
-_SHAP_UNIT = "mean |SHAP|, change of probability"
+_SHAP_AXIS = "Mean |SHAP| (change of probability)"
 
 Floats = npt.NDArray[np.float64]
 
@@ -196,7 +196,7 @@ def _top_features(run: ReportInput, shap_values: pa.Table) -> Chart:
         "What decides each segment: its top three features",
         "The three features whose values move the forest's probability of a segment most.",
         f"Bar chart of the three strongest features of each segment. {leaders}.",
-        _SHAP_UNIT.capitalize(),
+        _SHAP_AXIS,
         "Feature, by segment",
         {
             "groups": [
@@ -234,7 +234,7 @@ def _shap(run: ReportInput, shap_values: pa.Table) -> Iterator[Chart]:
             "How much each feature moves the forest's probability, and of which segments.",
         ),
         f"Stacked bar chart of mean absolute SHAP values; the strongest feature is {ranked[0]}.",
-        f"{_SHAP_UNIT.capitalize()}, added up",
+        "Mean |SHAP| (probability), added up",
         "Feature",
         {"features": names, "values": _rounded(absolute)},
         head,
@@ -246,7 +246,7 @@ def _shap(run: ReportInput, shap_values: pa.Table) -> Iterator[Chart]:
         "Mean SHAP values, segment by segment",
         f"The {min(_MOST_DRAWN_EACH, len(order))} features that matter most to each segment.",
         f"Bar charts of mean absolute SHAP values, one for each of {run.n_clusters} segments.",
-        _SHAP_UNIT.capitalize(),
+        _SHAP_AXIS,
         "Feature",
         {"most": _MOST_DRAWN_EACH, "features": names, "values": _rounded(absolute),
          "signed": _rounded(np.nan_to_num(mean_signed[drawn]))},
@@ -340,9 +340,7 @@ def matrix(table: pa.Table, column: str, n_clusters: int) -> tuple[list[str], Fl
 
 def _rounded(values: Floats) -> list[list[float | None]]:
     """Return numbers as JSON has them: NaN as None, and no more digits than are drawn."""
-    return [
-        [None if np.isnan(value) else float(f"{value:.5g}") for value in row] for row in values
-    ]
+    return [[None if np.isnan(value) else float(f"{value:.5g}") for value in row] for row in values]
 
 
 def _matrix_rows(names: Sequence[str], values: Floats) -> list[tuple[str, ...]]:

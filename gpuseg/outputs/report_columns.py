@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.svg import Canvas, for_page
-from gpuseg.outputs.wording import day, number, percent, shown
+from gpuseg.outputs.wording import day, number, percent, shown, unbroken
 
 #: Rows of the table that are shown; all of them are in the run's tables/ folder.
 _MOST_ROWS = 1_000
@@ -30,11 +30,17 @@ def input_view(run: ReportInput) -> dict[str, Any]:
     dropped = sum(row["decision"] != "kept" for row in rows)
     return {
         "rows": rows[:_MOST_ROWS],
-        "kept": f"{len(rows) - dropped:,}",
-        "dropped": f"{dropped:,}",
+        "used": _used(len(rows) - dropped, dropped),
         "left_out": f"{len(rows) - _MOST_ROWS:,}" if len(rows) > _MOST_ROWS else "",
         "overview": _overview(run, list(seen.values())),
     }
+
+
+def _used(kept: int, dropped: int) -> str:
+    used = f"{kept:,} columns are used" if kept != 1 else "1 column is used"
+    if not dropped:
+        return f"{used}, none is left out."
+    return f"{used}, {dropped:,} {'are' if dropped != 1 else 'is'} left out."
 
 
 def _overview(run: ReportInput, seen: list[Column]) -> str:
@@ -45,7 +51,7 @@ def _overview(run: ReportInput, seen: list[Column]) -> str:
     missing = sum(column["missing_share"] for column in seen) / len(seen)
     with_gaps = sum(column["missing_share"] > 0 for column in seen)
     gaps = (
-        f"{percent(missing)} of all cells are empty, in {with_gaps} columns"
+        f"{percent(missing)} of all cells are empty (in {with_gaps} columns)"
         if with_gaps
         else "no cell is empty"
     )
@@ -79,9 +85,9 @@ def _typical(column: Column) -> str:
     if "values" in column and not column.get("hidden"):
         totals = _totals(column)
         rows = max(sum(totals), 1)
-        return ", ".join(
-            f"{shown(value)} {percent(count / rows)}"
-            for value, count in list(zip(column["values"], totals, strict=False))[:_NAMED_VALUES]
+        leading = list(zip(column["values"], totals, strict=False))[:_NAMED_VALUES]
+        return unbroken(
+            ", ".join(f"{shown(value)} {percent(count / rows)}" for value, count in leading)
         )
     return ""
 

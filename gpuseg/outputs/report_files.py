@@ -59,7 +59,8 @@ def find_run(run: str, runs_dir: Path) -> Path:
         )
     newest = _newest_run(run, runs_dir)
     if newest is None:
-        known = sorted(p.name for p in runs_dir.iterdir() if p.is_dir()) if runs_dir.is_dir() else []
+        folders = runs_dir.iterdir() if runs_dir.is_dir() else ()
+        known = sorted(folder.name for folder in folders if folder.is_dir())
         raise DataError(
             f"there is no run '{run}': neither a run folder nor a model with runs in "
             f"'{runs_dir}'{did_you_mean(run, known)}; models there: {', '.join(known) or 'none'}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuseg.outputs.palette import cluster_variable
 from gpuseg.outputs.report_input import ReportInput
-from gpuseg.outputs.wording import day, number, percent, shown
+from gpuseg.outputs.wording import day, number, percent, shown, unbroken
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -146,7 +146,7 @@ def _trait(row: Row, *, hidden: bool) -> dict[str, Any]:
     return {
         "feature": shown(row["feature"]),
         "words": words,
-        "detail": detail,
+        "detail": unbroken(detail),
         "bar": round(min(abs(z) / _FULL_BAR, 1.0) * 50, 1),
         "below": z < 0,
     }
@@ -161,10 +161,9 @@ def _apart(silhouette: float | None) -> str:
     """Say how far a segment's rows are from the other segments."""
     if silhouette is None:
         return ""
-    for limit, words in ((0.5, "well apart from"), (0.25, "apart from"), (0.05, "close to")):
-        if silhouette > limit:
-            return f"{words} the next segment (silhouette {silhouette:.2f})"
-    return f"hardly told from the next segment (silhouette {silhouette:.2f})"
+    grades = ((0.5, "well apart from"), (0.25, "apart from"), (0.05, "close to"))
+    words = next((words for limit, words in grades if silhouette > limit), "hardly told from")
+    return f"{words} the next segment (silhouette {number(round(silhouette, 2) + 0.0)})"
 
 
 def _is_date(row: Row) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from gpuseg.outputs.report_input import ReportInput
@@ -25,7 +26,7 @@ def spread_chart(run: ReportInput) -> Iterator[dict[str, Any]]:
         "kind": "spread",
         "title": "Distribution of a feature: each segment against everyone",
         "note": (
-            "Coloured: the rows of the segment. Grey line: all rows. Shares are of the rows "
+            "Coloured: the rows of the segment. Line or mark: all rows. Shares are of the rows "
             "that have a value"
             + (
                 "; values are counted in standard deviations from the mean, and categories "
@@ -53,9 +54,7 @@ def spread_chart(run: ReportInput) -> Iterator[dict[str, Any]]:
 def _columns(run: ReportInput) -> list[Column]:
     """Return the kept columns that have a distribution, the most important first."""
     seen = run.sketch["columns"] if run.sketch else []
-    kept = {
-        row["column"] for row in run.columns.to_pylist() if row["decision"] == "kept"
-    }
+    kept = {row["column"] for row in run.columns.to_pylist() if row["decision"] == "kept"}
     ranked: dict[str, int] = {}
     if run.feature_importance is not None:
         table = run.feature_importance.to_pylist()
@@ -93,7 +92,7 @@ def _bins(column: Column, n_bins: int) -> list[str]:
     edges = column["edges"]
     if _is_stepwise(column):
         return [_say(column, edge + 0.5) for edge in edges[:-1]]
-    pairs = zip(edges[:-1], edges[1:], strict=True)
+    pairs = list(pairwise(edges))
     if column["kind"] == "datetime" and not column.get("hidden"):
         return [f"{day(low)} to {day(high)}" for low, high in pairs]
     return [" to ".join(apart(low, high)) for low, high in pairs]
@@ -117,8 +116,10 @@ def _say(column: Column, value: float) -> str:
 def _is_stepwise(column: Column) -> bool:
     """Say whether each bin holds one whole number."""
     edges = column["edges"]
-    return not column.get("hidden") and all((edge - 0.5).is_integer() for edge in edges) and (
-        len(edges) - 1 == edges[-1] - edges[0]
+    return (
+        not column.get("hidden")
+        and all((edge - 0.5).is_integer() for edge in edges)
+        and (len(edges) - 1 == edges[-1] - edges[0])
     )
 
 

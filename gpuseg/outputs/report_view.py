@@ -87,14 +87,17 @@ def _summary(run: ReportInput) -> list[str]:
     names = segment_names(run)
     small = min(range(len(sizes)), key=lambda cluster: sizes[cluster])
     large = max(range(len(sizes)), key=lambda cluster: sizes[cluster])
-    sentences = [
+    fall = (
         f"The {run.n_rows:,} rows fall into {run.n_clusters} segments. The largest, segment "
         f"{large} ({names[large]}), holds {percent(sizes[large] / run.n_rows)} of the rows; the "
-        f"smallest, segment {small} ({names[small]}), {percent(sizes[small] / run.n_rows)}.",
+        f"smallest, segment {small} ({names[small]}), {percent(sizes[small] / run.n_rows)}."
+    )
+    worth = (
         f"A mean silhouette of {run.silhouette:.2f} stands for {structure(run.silhouette)} "
         "structure: 1 would be far apart, 0 is on the border, −1 is in the wrong segment."
-        f"{_advice(run.silhouette)}",
-    ]
+        f"{_advice(run.silhouette)}"
+    )
+    sentences = [fall, worth]
     if run.feature_importance is not None and run.feature_importance.num_rows:
         sentences.append(_leaders(run.feature_importance.sort_by("rank").to_pylist()))
     return sentences
@@ -110,14 +113,13 @@ def _advice(silhouette: float) -> str:
 
 def _leaders(ranked: list[dict[str, Any]]) -> str:
     leaders = ranked[:3]
-    share = percent(sum(row["importance"] for row in leaders))
+    listed = ", ".join(shown(row["feature"]) for row in leaders)
     if len(ranked) <= len(leaders):
-        listed = ", ".join(shown(row["feature"]) for row in leaders)
         return f"What tells the segments apart: {listed}."
-    *first, last = (shown(row["feature"]) for row in leaders)
+    share = percent(sum(row["importance"] for row in leaders))
     return (
-        f"{', '.join(first)} and {last} tell the segments apart most: together {share} of the "
-        f"importance of all {len(ranked):,} columns."
+        f"What tells the segments apart most: {listed}, together {share} of the importance of "
+        f"all {len(ranked):,} columns."
     )
 
 

@@ -73,9 +73,7 @@ def sketch(
     }  # fmt: skip
 
 
-def _sample(
-    table: Table, features: FeatureMatrix, labels: Labels, n_clusters: int
-) -> _Sample:
+def _sample(table: Table, features: FeatureMatrix, labels: Labels, n_clusters: int) -> _Sample:
     """Take the first rows of the order that depends on content alone: a fair sample."""
     order = np.asarray(features.order)
     if len(order) <= SKETCH_ROWS:
@@ -212,9 +210,7 @@ def without_contents(full: Sketch) -> Sketch:
         **full,
         "map": None,
         "columns": [_discreet(column) for column in full["columns"]],
-        "silhouettes": [
-            {**own, "outline": _coarse(own)} for own in full["silhouettes"]
-        ],
+        "silhouettes": [{**own, "outline": _coarse(own)} for own in full["silhouettes"]],
     }
 
 
@@ -236,4 +232,3 @@ def _discreet(column: dict[str, Any]) -> dict[str, Any]:
     if "values" in column:
         plain["values"] = [f"value {i + 1}" for i in range(len(column["values"]))]
     return {**plain, "hidden": True}
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from xml.sax.saxutils import escape, quoteattr
 
 from gpuseg.outputs.palette import THEME
@@ -52,24 +52,22 @@ class Canvas:
     ) -> None:
         """Draw a filled rectangle; nothing if it has no extent."""
         if width > 0 and height > 0:
-            self._element(
-                "rect", x=x, y=y, width=width, height=height, **self._filled(fill, opacity)
-            )
+            place = {"x": x, "y": y, "width": width, "height": height}
+            self._element("rect", {**place, **self._filled(fill, opacity)})
 
     def circle(self, x: float, y: float, radius: float, fill: str, *, opacity: float = 1.0) -> None:
         """Draw a dot."""
-        self._element("circle", cx=x, cy=y, r=radius, **self._filled(fill, opacity))
+        self._element("circle", {"cx": x, "cy": y, "r": radius, **self._filled(fill, opacity)})
 
     def line(
         self, x1: float, y1: float, x2: float, y2: float, color: str = "grid", *,
         width: float = 1.0, dashed: bool = False,
     ) -> None:  # fmt: skip
         """Draw a straight line."""
-        dashes = {"stroke_dasharray": "3 3"} if dashed else {}
-        self._element(
-            "line", x1=x1, y1=y1, x2=x2, y2=y2, stroke=self._paint(color), stroke_width=width,
-            **dashes,
-        )  # fmt: skip
+        place = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
+        stroke = {"stroke": self._paint(color), "stroke-width": width}
+        dashes = {"stroke-dasharray": "3 3"} if dashed else {}
+        self._element("line", {**place, **stroke, **dashes})
 
     def path(
         self, points: list[tuple[float, float]], *, stroke: str = "", fill: str = "",
@@ -79,57 +77,51 @@ class Canvas:
         if not points:
             return
         steps = "L".join(f"{_short(x)} {_short(y)}" for x, y in points)
-        drawn = {"stroke": self._paint(stroke), "stroke_width": width} if stroke else {}
+        drawn = {"stroke": self._paint(stroke), "stroke-width": width} if stroke else {}
         filled = self._filled(fill, opacity) if fill else {"fill": "none"}
-        self._element("path", d=f"M{steps}{'Z' if fill else ''}", **filled, **drawn)
+        self._element("path", {"d": f"M{steps}{'Z' if fill else ''}", **filled, **drawn})
 
     def text(
         self, x: float, y: float, content: str, *, color: str = "ink", anchor: str = "start",
         size: float = 12, bold: bool = False, turned: bool = False,
     ) -> None:  # fmt: skip
         """Write one line; `y` is its middle."""
-        more: dict[str, str | float] = {}
-        if anchor != "start":
-            more["text_anchor"] = anchor
-        if size != 12:
-            more["font_size"] = size
-        if bold:
-            more["font_weight"] = 700
-        if turned:
-            more["transform"] = f"rotate(-90 {_short(x)} {_short(y)})"
         # a baseline a third of the height below the middle: dominant-baseline is not
         # understood by every program that shows slides
-        self._element(
-            "text", content, x=x, y=y + size * 0.35, fill=self._paint(color), **more
-        )
+        written: dict[str, str | float] = {"x": x, "y": y + size * 0.35}
+        written["fill"] = self._paint(color)
+        if anchor != "start":
+            written["text-anchor"] = anchor
+        if size != 12:
+            written["font-size"] = size
+        if bold:
+            written["font-weight"] = 700
+        if turned:
+            written["transform"] = f"rotate(-90 {_short(x)} {_short(y)})"
+        self._element("text", written, content)
 
-    def svg(self, alt: str, *, hidden: bool = False) -> str:
+    def svg(self, alt: str) -> str:
         """Return the drawing.
 
         Parameters
         ----------
         alt
             What it shows, in words, for those who cannot see it.
-        hidden
-            Whether its neighbours say the same in words already.
         """
-        role = 'aria-hidden="true"' if hidden else f'role="img" aria-label={quoteattr(shown(alt))}'
-        size = f"{_short(self.width)} {_short(self.height)}"
+        width, height = _short(self.width), _short(self.height)
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" {role} '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}" role="img" aria-label={quoteattr(shown(alt))} '
             'font-size="12" font-family="Noto Sans, system-ui, sans-serif">'
             f"{''.join(self._elements)}</svg>"
         )
 
     def _filled(self, fill: str, opacity: float) -> dict[str, str | float]:
-        more: dict[str, str | float] = {} if opacity == 1.0 else {"fill_opacity": opacity}
+        more: dict[str, str | float] = {} if opacity == 1.0 else {"fill-opacity": opacity}
         return {"fill": self._paint(fill), **more}
 
-    def _element(self, tag: str, content: str = "", **attributes: str | float) -> None:
-        written = " ".join(
-            f"{name.replace('_', '-')}={quoteattr(value if isinstance(value, str) else _short(value))}"
-            for name, value in attributes.items()
-        )
+    def _element(self, tag: str, attributes: Mapping[str, str | float], content: str = "") -> None:
+        written = " ".join(f"{name}={_quoted(value)}" for name, value in attributes.items())
         inside = f">{escape(shown(content))}</{tag}>" if content else "/>"
         self._elements.append(f"<{tag} {written}{inside}")
 
@@ -171,6 +163,10 @@ def _letter_width(letter: str) -> float:
     if letter in _WIDE:
         return 0.92
     return 0.67 if letter.isupper() else 0.58
+
+
+def _quoted(value: str | float) -> str:
+    return quoteattr(value if isinstance(value, str) else _short(value))
 
 
 def _short(value: float) -> str:

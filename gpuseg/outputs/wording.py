@@ -75,6 +75,17 @@ def percent(share: float | None) -> str:
     return "under 0.01 %" if points < 50 else "over 99.99 %"
 
 
+def unbroken(text: str) -> str:
+    """Keep each percentage in one line.
+
+    Examples
+    --------
+    >>> unbroken("Rome 61 %") == "Rome 61\N{NO-BREAK SPACE}%"
+    True
+    """
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 def seconds(value: float) -> str:
     """Write a duration.
 

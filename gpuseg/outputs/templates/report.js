@@ -220,8 +220,10 @@
     const most = width < 480 ? 14 : 30;
     const left = room(data.features, most);
     const roomy = (width - left) / segments.length > 34;
-    const written = (value) => (data.limit < 1 ? value.toFixed(2).replace("0.", ".") : value.toFixed(1))
-      .replace("-", "−").replace(/^(?=[.\d])/, "+");
+    const written = (value) => {
+      const text = value.toFixed(data.limit < 1 ? 2 : 1);
+      return Number(text) === 0 ? "0" : text.replace("0.", data.limit < 1 ? "." : "0.").replace("-", "−").replace(/^(?=[.\d])/, "+");
+    };
     return [{
       points,
       options: {
@@ -358,27 +360,30 @@
 
   // -- drawing -------------------------------------------------------------------------
 
-  const GAP = 22, NARROWEST = 250;
+  let printing = false;
+  const GAP = 22, NARROWEST = 250, ON_PAPER = 3;
 
   function render(view, width = view.plot.clientWidth) {
     const { chart, state, plot } = view;
+    if (width < NARROWEST / 2) return; // not laid out yet: the observer of its size will call
     view.width = width;
     let panels = KINDS[chart.kind](chart, state, width);
     const many = panels.length > 1;
-    const across = many ? Math.max(1, Math.floor((width + GAP) / (NARROWEST + GAP))) : 1;
+    const fitting = printing ? ON_PAPER : Math.max(1, Math.floor((width + GAP) / (NARROWEST + GAP)));
+    const across = many ? fitting : 1;
     const each = (width - GAP * (across - 1)) / across;
     view.points = panels.flatMap((panel) => panel.points);
     const focused = state.focus == null ? null : view.points[state.focus];
     const drawn = panels.map((panel) => {
       const svg = draw(panel, each, focused);
       if (!many) return svg;
-      return make("div", {}, make("h4", {}, swatch(panel.head), short(label(panel.head), 44)), svg);
+      return make("div", {}, make("h4", {}, swatch(panel.head), label(panel.head)), svg);
     });
     drawn.at(0)?.setAttribute?.("aria-label", view.alt);
     plot.replaceChildren(...(many ? [make("div", { className: "many" }, ...drawn)] : drawn));
     plot.classList.add("live");
     if (many) plot.append(make("p", { className: "note", textContent: `${axes(chart, state)}` }));
-    view.readout.textContent = focused ? focused.title.replaceAll("\n", ": ") : view.hint;
+    view.readout.textContent = focused ? focused.title.replaceAll("\n", " · ") : "";
   }
 
   const axes = ({ kind, data, x, y }, state) =>
@@ -419,16 +424,17 @@
     const chart = charts[figure.dataset.chart];
     const plot = figure.querySelector(".plot");
     const view = {
-      figure, chart, plot, readout: figure.querySelector(".readout"),
+      figure, chart, plot, width: 0, points: [], readout: figure.querySelector(".readout"),
       alt: plot.querySelector("svg").getAttribute("aria-label"),
-      hint: "Point at the chart, or select it and use the arrow keys, to read its values.",
-      state: { hidden: new Set(), focus: null, chosen: chart.kind === "facets" ? "all" : 0 },
+      // on a phone, all segments one under another are a long way to scroll
+      state: { hidden: new Set(), focus: null, chosen: chart.kind === "facets" && plot.clientWidth > 560 ? "all" : 0 },
     };
     plot.tabIndex = 0;
     plot.setAttribute("role", "group");
     plot.setAttribute("aria-label", `${chart.title}. Arrow keys go through its values.`);
     plot.addEventListener("keydown", (event) => step(view, event));
-    plot.addEventListener("blur", () => { if (view.state.focus != null) { view.state.focus = null; render(view); } });
+    plot.addEventListener("focus", () => { view.readout.textContent = "Use the arrow keys to go through the values, Esc to leave."; });
+    plot.addEventListener("blur", () => { view.readout.textContent = ""; if (view.state.focus != null) { view.state.focus = null; render(view); } });
     const controls = figure.querySelector(".controls");
     if (CONTROLS[chart.kind]) {
       controls.append(...CONTROLS[chart.kind](view));
@@ -477,7 +483,6 @@
     document.querySelectorAll("main > section").forEach((section) => watcher.observe(section));
   }
 
-  let printing = false;
   theme();
   const views = [...document.querySelectorAll("figure[data-chart]")].flatMap((figure) => {
     try {
