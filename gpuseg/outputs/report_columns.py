@@ -47,7 +47,7 @@ def _overview(run: ReportInput, seen: list[Column]) -> str:
     if not seen or run.sketch is None:
         return ""
     kinds = Counter(column["type"] for column in seen)
-    types = ", ".join(f"{count} {name}" for name, count in kinds.most_common())
+    types = ", ".join(f"{count} × {name}" for name, count in kinds.most_common())
     missing = sum(column["missing_share"] for column in seen) / len(seen)
     with_gaps = sum(column["missing_share"] > 0 for column in seen)
     gaps = (

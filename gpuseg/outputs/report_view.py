@@ -87,11 +87,14 @@ def _summary(run: ReportInput) -> list[str]:
     names = segment_names(run)
     small = min(range(len(sizes)), key=lambda cluster: sizes[cluster])
     large = max(range(len(sizes)), key=lambda cluster: sizes[cluster])
-    fall = (
-        f"The {run.n_rows:,} rows fall into {run.n_clusters} segments. The largest, segment "
-        f"{large} ({names[large]}), holds {percent(sizes[large] / run.n_rows)} of the rows; the "
-        f"smallest, segment {small} ({names[small]}), {percent(sizes[small] / run.n_rows)}."
+    extremes = (
+        f"Each holds {percent(1 / run.n_clusters)} of the rows."
+        if sizes[small] == sizes[large]
+        else f"The largest, segment {large} ({names[large]}), holds "
+        f"{percent(sizes[large] / run.n_rows)} of the rows; the smallest, segment {small} "
+        f"({names[small]}), {percent(sizes[small] / run.n_rows)}."
     )
+    fall = f"The {run.n_rows:,} rows fall into {run.n_clusters} segments. {extremes}"
     worth = (
         f"A mean silhouette of {run.silhouette:.2f} stands for {structure(run.silhouette)} "
         "structure: 1 would be far apart, 0 is on the border, −1 is in the wrong segment."

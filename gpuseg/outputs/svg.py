@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from xml.sax.saxutils import escape, quoteattr
 
 from gpuseg.outputs.palette import THEME
@@ -16,6 +16,7 @@ from gpuseg.outputs.wording import shown
 
 #: Turns the name of a colour in the palette into a colour.
 Paint = Callable[[str], str]
+Attributes = dict[str, str | float]
 
 _NARROW = frozenset("ijltfrI.,:;'|!()[] ")
 _WIDE = frozenset("mwMW@%—")
@@ -65,7 +66,7 @@ class Canvas:
     ) -> None:  # fmt: skip
         """Draw a straight line."""
         place = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
-        stroke = {"stroke": self._paint(color), "stroke-width": width}
+        stroke: Attributes = {"stroke": self._paint(color), "stroke-width": width}
         dashes = {"stroke-dasharray": "3 3"} if dashed else {}
         self._element("line", {**place, **stroke, **dashes})
 
@@ -77,7 +78,9 @@ class Canvas:
         if not points:
             return
         steps = "L".join(f"{_short(x)} {_short(y)}" for x, y in points)
-        drawn = {"stroke": self._paint(stroke), "stroke-width": width} if stroke else {}
+        drawn: Attributes = {}
+        if stroke:
+            drawn = {"stroke": self._paint(stroke), "stroke-width": width}
         filled = self._filled(fill, opacity) if fill else {"fill": "none"}
         self._element("path", {"d": f"M{steps}{'Z' if fill else ''}", **filled, **drawn})
 
@@ -88,7 +91,7 @@ class Canvas:
         """Write one line; `y` is its middle."""
         # a baseline a third of the height below the middle: dominant-baseline is not
         # understood by every program that shows slides
-        written: dict[str, str | float] = {"x": x, "y": y + size * 0.35}
+        written: Attributes = {"x": x, "y": y + size * 0.35}
         written["fill"] = self._paint(color)
         if anchor != "start":
             written["text-anchor"] = anchor
@@ -116,11 +119,11 @@ class Canvas:
             f"{''.join(self._elements)}</svg>"
         )
 
-    def _filled(self, fill: str, opacity: float) -> dict[str, str | float]:
-        more: dict[str, str | float] = {} if opacity == 1.0 else {"fill-opacity": opacity}
+    def _filled(self, fill: str, opacity: float) -> Attributes:
+        more: Attributes = {} if opacity == 1.0 else {"fill-opacity": opacity}
         return {"fill": self._paint(fill), **more}
 
-    def _element(self, tag: str, attributes: Mapping[str, str | float], content: str = "") -> None:
+    def _element(self, tag: str, attributes: Attributes, content: str = "") -> None:
         written = " ".join(f"{name}={_quoted(value)}" for name, value in attributes.items())
         inside = f">{escape(shown(content))}</{tag}>" if content else "/>"
         self._elements.append(f"<{tag} {written}{inside}")

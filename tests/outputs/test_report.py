@@ -213,7 +213,7 @@ def test_the_page_says_what_matters(plain):
         "Segments of shop.customers",
         "120 rows fall into 3 segments",
         "What tells the segments apart: ",
-        "120 rows and 3 columns (3 text); 25 % of all cells are empty",
+        "120 rows and 3 columns (3 × text); 25 % of all cells are empty",
         "Roma 33 %",
         "1,234 (from -1,000 to 5,678)",
         "Seed 0",

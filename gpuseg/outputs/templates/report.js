@@ -44,6 +44,7 @@
           Plot.dot(chosen, { x: "x", y: "y", fill: "var(--above)", r: 6.5 }),
           Plot.text(chosen, {
             x: "x", y: "y", text: (p) => `chosen: k = ${p.x}`, dy: -14, fill: "var(--above)",
+            textAnchor: data.chosen === data.k[0] ? "start" : data.chosen === data.k.at(-1) ? "end" : "middle",
             fontWeight: 700, stroke: "var(--card)", strokeWidth: 4,
           }),
         ],
@@ -370,7 +371,7 @@
     let panels = KINDS[chart.kind](chart, state, width);
     const many = panels.length > 1;
     const fitting = printing ? ON_PAPER : Math.max(1, Math.floor((width + GAP) / (NARROWEST + GAP)));
-    const across = many ? fitting : 1;
+    const across = many ? Math.min(fitting, panels.length) : 1;
     const each = (width - GAP * (across - 1)) / across;
     view.points = panels.flatMap((panel) => panel.points);
     const focused = state.focus == null ? null : view.points[state.focus];
@@ -381,6 +382,7 @@
     });
     drawn.at(0)?.setAttribute?.("aria-label", view.alt);
     plot.replaceChildren(...(many ? [make("div", { className: "many" }, ...drawn)] : drawn));
+    plot.style.setProperty("--across", across);
     plot.classList.add("live");
     if (many) plot.append(make("p", { className: "note", textContent: `${axes(chart, state)}` }));
     view.readout.textContent = focused ? focused.title.replaceAll("\n", " · ") : "";
