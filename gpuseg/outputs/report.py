@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.png import png_of
@@ -115,13 +115,20 @@ def templates() -> jinja2.Environment:
     """Return the environment of the templates; it escapes whatever is not `Markup`."""
     import jinja2
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gpuseg.outputs"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _breakable(text: str) -> Markup:
+    """Let a name with underscores be broken after them, rather than anywhere."""
+    return escape(text).replace("_", Markup("_<wbr>"))
 
 
 def _write_plots(folder: Path, charts: Iterable[Chart]) -> None:

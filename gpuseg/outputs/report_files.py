@@ -52,10 +52,10 @@ def find_run(run: str, runs_dir: Path) -> Path:
     path = Path(run)
     if (path / MANIFEST).is_file():
         return path
-    if path.is_dir() and "/" in run:
+    if len(path.parts) != 1:
         raise DataError(
-            f"'{run}' is not the folder of a finished run: it has no {MANIFEST}; name a run "
-            "folder (RUNS_DIR/<model>/<run_id>), or a model for its newest run"
+            f"'{run}' is not the folder of a finished run: there is no {MANIFEST} in it; name a "
+            "run folder (RUNS_DIR/<model>/<run_id>), or a model for its newest run"
         )
     newest = _newest_run(run, runs_dir)
     if newest is None:

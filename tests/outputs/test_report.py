@@ -43,7 +43,7 @@ CHARTS = {
     "silhouette", "knife", "map", "profile", "top_features", "shap", "shap_by_segment",
     "shap_signed", "importance", "spread",
 }  # fmt: skip
-VOID = {"meta", "br", "img", "hr", "link", "input"}
+VOID = {"meta", "br", "img", "hr", "link", "input", "wbr"}
 
 
 def make_column(name, kind, counts, **facts):

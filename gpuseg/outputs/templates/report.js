@@ -401,7 +401,7 @@
       x: { labelArrow: "none", ...options.x }, y: { labelArrow: "none", ...options.y },
       marks: [
         ...options.marks,
-        tip(hover ?? points, pointer),
+        focused ? null : tip(hover ?? points, pointer),
         points.includes(focused) ? tip([focused], (channels) => channels) : null,
       ],
     });
