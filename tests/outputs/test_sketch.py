@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 
 import numpy as np
@@ -32,7 +32,7 @@ def make_table():
                 "key": [f"K{i:04}" for i in range(N)],
                 "spend": pa.array([None if i % 10 == 0 else float(v) for i, v in enumerate(spend)]),
                 "city": ["Rome", "Oslo", "Lima"] * (N // 3),
-                "joined": [datetime.date(2020, 1, 1 + i % 28) for i in range(N)],
+                "joined": [dt.date(2020, 1, 1 + i % 28) for i in range(N)],
                 "same": [1] * N,
                 "member": [i % 2 == 0 for i in range(N)],
             }
@@ -117,7 +117,7 @@ def test_odd_columns_are_described_too():
         "nested": pa.array([[1, 2]] * N),
         "nothing": pa.nulls(N),
         "coded": pa.array(["a", "b"] * (N // 2)).dictionary_encode(),
-        "when": pa.array([datetime.datetime(2020, 1, 1, i % 24, tzinfo=datetime.UTC)
+        "when": pa.array([dt.datetime(2020, 1, 1, i % 24, tzinfo=dt.UTC)
                           for i in range(N)]),
         "huge": pa.array([1e308, -1e308] * (N // 2)),
     }  # fmt: skip
