@@ -153,7 +153,9 @@ def _script_data(
 ) -> Markup:
     """Return what the script draws from, as JSON that cannot end the script element."""
     data = {
-        "segments": [{k: s[k] for k in ("id", "name", "share", "color")} for s in segments],
+        "segments": [
+            {k: s[k] for k in ("id", "name", "share", "color", "on_color")} for s in segments
+        ],
         "charts": {
             name: {key: chart[key] for key in ("kind", "title", "x", "y", "data")}
             for name, chart in charts.items()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gpuseg.outputs.palette import cluster_variable
+from gpuseg.outputs.palette import cluster_name, cluster_variable
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.wording import day, number, percent, shown, unbroken
 
@@ -42,6 +42,7 @@ def segments(run: ReportInput) -> list[dict[str, Any]]:
             "id": cluster,
             "name": names[cluster],
             "color": cluster_variable(cluster),
+            "on_color": f"var(--on-{cluster_name(cluster)})",
             "size": f"{size:,}",
             "share": percent(size / run.n_rows),
             "width": round(100 * size / run.n_rows, 2),

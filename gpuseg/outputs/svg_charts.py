@@ -139,9 +139,11 @@ def _scatter(canvas: Canvas, chart: Chart, top: float) -> None:
     for cluster, middle in enumerate(chart.data["centres"]):
         if middle is not None:
             x, y = frame.x(middle[0]), frame.y(middle[1])
-            canvas.circle(x, y, 11, "on-strong")
+            canvas.circle(x, y, 11, f"on-{cluster_name(cluster)}")
             canvas.circle(x, y, 10, cluster_name(cluster))
-            canvas.text(x, y, str(cluster), color="on-strong", anchor="middle", bold=True)
+            canvas.text(
+                x, y, str(cluster), color=f"on-{cluster_name(cluster)}", anchor="middle", bold=True
+            )
 
 
 # -- bars ----------------------------------------------------------------------------
@@ -232,7 +234,7 @@ def _heatmap(canvas: Canvas, chart: Chart, top: float) -> None:
             canvas.rect(x + 1, y + 1, step - 2, _ROW - 2, "above" if shade > 0 else "below",
                         opacity=round(0.04 + 0.9 * abs(shade), 3))  # fmt: skip
             if n_clusters <= _MOST_CELL_TEXTS:
-                color = "on-strong" if abs(shade) > 0.75 else "ink"
+                color = "on-strong" if abs(shade) > 0.82 else "ink"
                 canvas.text(x + step / 2, y + _ROW / 2, _signed(value, limit), color=color,
                             anchor="middle", size=11)  # fmt: skip
     every = math.ceil(n_clusters / 24)

@@ -106,7 +106,7 @@
         marks: [
           Plot.dot(rows, { x: "x", y: "y", fill: (row) => color(row.id), r: 2.6, fillOpacity: 0.7 }),
           Plot.dot(points, { x: "x", y: "y", fill: (p) => color(p.id), stroke: "var(--card)", strokeWidth: 2, r: 11 }),
-          Plot.text(points, { x: "x", y: "y", text: (p) => String(p.id), fill: "var(--on-strong)", fontWeight: 700 }),
+          Plot.text(points, { x: "x", y: "y", text: (p) => String(p.id), fill: (p) => segments[p.id].on_color, fontWeight: 700 }),
         ],
       },
     }];
@@ -239,7 +239,7 @@
           }),
           !roomy ? null : Plot.text(points, {
             x: "x", y: "y", text: (p) => written(p.value),
-            fill: (p) => (Math.abs(p.shade) > 0.75 ? "var(--on-strong)" : "var(--ink)"),
+            fill: (p) => (Math.abs(p.shade) > 0.82 ? "var(--on-strong)" : "var(--ink)"),
           }),
         ],
       },
@@ -380,7 +380,7 @@
       if (!many) return svg;
       return make("div", {}, make("h4", {}, swatch(panel.head), label(panel.head)), svg);
     });
-    drawn.at(0)?.setAttribute?.("aria-label", view.alt);
+    if (!many) drawn[0].setAttribute("aria-label", view.alt);
     plot.replaceChildren(...(many ? [make("div", { className: "many" }, ...drawn)] : drawn));
     plot.style.setProperty("--across", across);
     plot.classList.add("live");
@@ -393,7 +393,7 @@
       (data.features[state.chosen].is_number ? "Up: share of rows; the grey line is everyone." : "Bars: share of the segment's rows; the black mark is everyone.")
       : `Across: ${x}.`;
 
-  function draw({ options, points, hover, pointer = Plot.pointer }, width, focused) {
+  function draw({ options, points, hover, head, pointer = Plot.pointer }, width, focused) {
     const tip = (rows, how) => Plot.tip(rows, how({ x: "x", y: "y", title: "title", fill: "var(--card)", stroke: "var(--line)", lineWidth: 26, fontSize: 12.5 }));
     const svg = Plot.plot({
       width, color: { type: "identity" }, style: { background: "none", color: "var(--ink)", fontSize: "12px" },
@@ -406,7 +406,9 @@
       ],
     });
     svg.setAttribute("role", "img");
-    svg.setAttribute("aria-label", "Chart; its numbers are in the table view below");
+    svg.setAttribute("aria-label", head == null ? "Chart" : `${label(head)}; the numbers are in the table view`);
+    // an image has no named parts
+    for (const group of svg.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
     return svg;
   }
 
