@@ -45,6 +45,7 @@ app.add_typer(models_app, name="models")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
+Plots = Annotated[Path | None, typer.Option("--plots", help="Folder for a picture per column.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -203,7 +204,7 @@ def _show(result: Segmentation, settings: Settings, as_json: bool) -> None:
     hide = settings.hide_table_contents
     with after_publishing():
         if as_json:
-            _emit_json(summary(result))
+            _emit_json(summary(result, hide_table_contents=hide))
         else:
             _emit(lambda out: print_segmentation(result, out, hide_table_contents=hide))
 
@@ -224,6 +225,13 @@ ASSIGN_PARAMETERS = (
     "runs_dir",
     *CSV_PARAMETERS,
 )
+
+
+BUCKETS_PARAMETERS = (
+    "input_table", "input_query", "output_table", "columns", "model_name", "min_clusters",
+    "max_clusters", "num_clusters", "ignore_columns", "numeric_columns", "rowid_column",
+    "transform", "warehouse", "backend", "runs_dir", *CSV_PARAMETERS,
+)  # fmt: skip
 
 
 @app.command()
@@ -261,6 +269,29 @@ def plan(settings: Settings, *, as_json: AsJson = False) -> None:
         _emit_json(planned.as_dict())
     else:
         _emit(lambda out: print_plan(planned, out))
+
+
+@app.command()
+@guarded
+@with_settings(BUCKETS_PARAMETERS)
+def buckets(
+    settings: Settings,
+    *,
+    plots: Plots = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Suggest groupings of single columns (age, spend, months), also for a model's segments."""
+    from gpuseg import pipeline
+    from gpuseg.outputs.bucket_results import buckets_summary
+    from gpuseg.terminal import print_buckets, print_warnings
+
+    report = pipeline.buckets(settings, plots=plots, observer=_watcher(quiet))
+    print_warnings(report.warnings, sys.stderr)
+    if as_json:
+        _emit_json(buckets_summary(report))
+    else:
+        _emit(lambda out: print_buckets(report, out))
 
 
 @app.command()
@@ -348,6 +379,23 @@ def models_show(
         _emit_json(facts)
     else:
         _emit(lambda out: print_model(facts, out))
+
+
+@models_app.command("rename")
+@guarded
+@with_settings(("runs_dir",))
+def models_rename(
+    settings: Settings,
+    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    cluster_id: Annotated[int, typer.Argument(help="Which segment.")],
+    called: Annotated[str, typer.Argument(metavar="NEW_NAME", help="What to call it.")],
+) -> None:
+    """Call a segment of the current model something else."""
+    from gpuseg.outputs.models import rename_segment
+
+    model = rename_segment(Path(settings.runs_dir), name, cluster_id, called)
+    said = f"segment {cluster_id} of model '{name}' is '{model.segments[cluster_id].name}'\n"
+    _emit(lambda out: out.write(said))
 
 
 @app.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -11,30 +13,35 @@ from gpuseg.backends.select import select_backend
 from gpuseg.clustering.choice import choose
 from gpuseg.clustering.placing import place, score_placed
 from gpuseg.clustering.sweep import sweep
+from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.explain.explain import explain
 from gpuseg.explain.rule_columns import rule_columns
 from gpuseg.explain.rules import find_rules
+from gpuseg.explain.surrogate import segment_tree
 from gpuseg.features import FeatureSettings, prepare, prepare_again
 from gpuseg.interrupts import after_publishing
+from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
 from gpuseg.outputs.models import StoredModel
-from gpuseg.outputs.reuse import encoder_of, required_model, stored_model
+from gpuseg.outputs.results import without_own_columns
+from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
 from gpuseg.outputs.sketch import sketch
 from gpuseg.records import (
     Choice,
     Explanation,
     FeatureMatrix,
     Segmentation,
+    SegmentTree,
     SweepResult,
     Table,
     part,
 )
 from gpuseg.settings import Settings
 from gpuseg.stages import Observer, Stages
+from gpuseg.tables import Output, locate, publish
 from gpuseg.tables import load as load_file
-from gpuseg.tables import locate
 from gpuseg.tables.input import csv_options, read_input
 
 
@@ -67,9 +74,20 @@ def run(
     table = _read(settings, table, destinations, stages)
     features = _prepare(settings, engine.backend, table, model, stages)
     swept, choice = _segment(settings, engine.backend, features, model, stages)
-    explanation, rules = _explain(settings, engine.backend, table, features, choice, stages)
+    explanation, rules, tree = _explain(settings, engine.backend, table, features, choice, stages)
     result = conclude(
-        settings, engine, table, features, swept, choice, explanation, rules, model, stages.costs
+        settings,
+        engine,
+        table,
+        features,
+        swept,
+        choice,
+        explanation,
+        rules,
+        tree,
+        model,
+        earlier_model(settings, table) if keep and model is None else None,
+        stages.costs,
     )
     if not keep:
         return result
@@ -120,6 +138,60 @@ def assign(
     return replace(result, output_table=settings.output_table)
 
 
+def buckets(
+    settings: Settings,
+    *,
+    table: Table | None = None,
+    plots: Path | None = None,
+    observer: Observer | None = None,
+) -> BucketReport:
+    """Suggest buckets for single columns: read, place, cut, publish.
+
+    Parameters
+    ----------
+    plots
+        Folder for a picture of each column; None for no pictures.
+
+    Raises
+    ------
+    SettingsError, DataError, ModelError
+        As `run` and `assign`, and `suggest_buckets`.
+    """
+    place_of_table = bucket_place(settings)
+    check_plots_folder(plots)
+    model = required_model(settings) if settings.model_name else None
+    stages = Stages(observer)
+
+    with stages.stage("read") as stage:
+        table = without_own_columns(table or read_input(settings, stage.progress))
+        stages.n_rows = table.n_rows
+        stage.detail = f"{table.n_rows:,} rows, {table.arrow.num_columns} columns"
+    labels = None if model is None else _place_in_table_order(settings, table, model, stages)
+    with stages.stage("cut") as stage:
+        report = suggest_buckets(
+            table,
+            FeatureSettings.of(settings),
+            settings.k_values,
+            labels=labels,
+            n_clusters=model.n_clusters if model else None,
+            progress=stage.progress,
+        )
+        stage.detail = f"{len(report.columns)} columns"
+    if place_of_table is not None:
+        publish([Output(place_of_table, buckets_table(report))])
+    return replace(
+        report,
+        output_table=place_of_table.display if place_of_table else None,
+        plots=_draw(report, plots) if plots else (),
+    )
+
+
+def _draw(report: BucketReport, folder: Path) -> tuple[str, ...]:
+    from gpuseg.outputs.bucket_chart import draw_buckets
+
+    return draw_buckets(report.columns, folder)
+
+
 def load(file: str, table: str, settings: Settings) -> Table:
     """Put a file, or a folder of Parquet parts, into a table of the warehouse."""
     source = locate(file, warehouse=settings.warehouse)
@@ -138,6 +210,18 @@ def _read(
         stages.n_rows = table.n_rows
         stage.detail = f"{table.n_rows:,} rows, {table.arrow.num_columns} columns"
     return table
+
+
+def _place_in_table_order(
+    settings: Settings, table: Table, model: StoredModel, stages: Stages
+) -> Any:
+    """Return the segment of each row of the table, by a stored model."""
+    backend = select_backend(settings.backend).backend
+    features = _prepare(settings, backend, table, model, stages)
+    with stages.stage("place") as stage:
+        fit = place(backend, features.X, model.centroids, progress=stage.progress)
+        stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
+    return features.in_table_order(backend.to_host(fit.labels))
 
 
 def _prepare(
@@ -194,7 +278,7 @@ def _explain(
     features: FeatureMatrix,
     choice: Choice,
     stages: Stages,
-) -> tuple[Explanation, pa.Table]:
+) -> tuple[Explanation, pa.Table, SegmentTree]:
     with stages.stage("explain") as stage:
         explanation = explain(
             backend,
@@ -204,12 +288,15 @@ def _explain(
             random_state=settings.random_state,
             progress=part(stage.progress, 0.0, 0.9),
         )
+        columns = rule_columns(features, table)
+        labels = features.in_table_order(backend.to_host(choice.fit.labels))
         rules = find_rules(
-            rule_columns(features, table),
-            features.in_table_order(backend.to_host(choice.fit.labels)),
+            columns,
+            labels,
             choice.n_clusters,
             random_state=settings.random_state,
             progress=part(stage.progress, 0.9, 1.0),
         )
+        tree = segment_tree(columns, labels, random_state=settings.random_state)
         stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
-    return explanation, rules
+    return explanation, rules, tree

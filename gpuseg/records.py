@@ -283,6 +283,53 @@ class ShapMeans(NamedTuple):
     n_explained_rows: int
 
 
+class Trait(NamedTuple):
+    """What sets a segment apart from everyone, in one column.
+
+    Parameters
+    ----------
+    kind
+        ``numeric``, ``boolean`` (numbers 0 and 1), ``datetime`` or ``categorical``.
+    z
+        How far apart, in deviations of all rows; positive for more, later, or a category
+        that is more common.
+    own, overall
+        Mean of the segment and of everyone; shares of the category; dates as days since
+        1970-01-01.
+    value
+        The category.
+    """
+
+    feature: str
+    kind: str
+    z: float
+    own: float
+    overall: float
+    value: str | None = None
+
+
+class Segment(NamedTuple):
+    """How a segment is called, and why.
+
+    Parameters
+    ----------
+    name
+        Unique among the segments; what a user called it, else the draft.
+    draft
+        The name that was made from the traits.
+    description
+        Its strongest traits in numbers, in one line.
+    traits
+        Strongest first.
+    """
+
+    cluster_id: int
+    name: str
+    draft: str
+    description: str
+    traits: tuple[Trait, ...]
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why each segment is what it is, as the contract's tables."""
@@ -294,6 +341,34 @@ class Explanation:
     shap: ShapMeans
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    #: for each segment what sets it apart, strongest first
+    traits: tuple[tuple[Trait, ...], ...] = ()
+
+
+class SegmentTree(NamedTuple):
+    """One shallow decision tree that puts every row into a segment, and how often it is right.
+
+    Parameters
+    ----------
+    text
+        One question or segment a line, indented by depth.
+    sql
+        A CASE expression that yields the segment of each row of the input table.
+    fidelity
+        Share of all rows that the tree puts into their segment.
+    depth
+        Questions that it takes at most.
+    leaves
+        One row for each leaf, in the order of `text`: ``leaf, cluster_id, rule, sql`` (a
+        WHERE clause)``, n_rows, coverage`` (share of the segment's rows that are here)``,
+        precision`` (share of the leaf's rows that are of the segment).
+    """
+
+    text: str
+    sql: str
+    fidelity: float
+    depth: int
+    leaves: pa.Table
 
 
 # -- the whole ---------------------------------------------------------------
@@ -329,6 +404,9 @@ class Segmentation:
     run_dir: str | None = None
     report: str | None = None
     output_table: str | None = None
+    tree: SegmentTree | None = None
+    #: one for each cluster id; outputs.segments.discreet leaves table contents out of them
+    segments: tuple[Segment, ...] = ()
 
     @property
     def model_name(self) -> str:

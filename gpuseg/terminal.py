@@ -16,9 +16,11 @@ from gpuseg.outputs.wording import apart, day
 if TYPE_CHECKING:
     from gpuseg.backends.gpu_checks import Check
     from gpuseg.doctor import Examination
+    from gpuseg.explain.bucket_columns import BucketReport
+    from gpuseg.explain.buckets import ColumnBuckets
     from gpuseg.outputs.models import ModelEntry
     from gpuseg.plan import Plan, StagePlan
-    from gpuseg.records import Segmentation, StageCost
+    from gpuseg.records import Segmentation, SegmentTree, StageCost
 
 #: Between two progress lines when the output is a file or a log, in seconds.
 LINE_INTERVAL_SECONDS = 10.0
@@ -143,6 +145,8 @@ def print_segmentation(
     console.print(_segment_table(result, hide_table_contents))
     console.print()
     console.print(Text(result.reason))
+    if result.tree is not None:
+        console.print(Text(_tree_line(result.tree)))
     places = (
         ("rows", result.output_table),
         ("report", result.report),
@@ -175,14 +179,29 @@ def _with_error(value: float, stderr: float) -> str:
 
 
 def _segment_table(result: Segmentation, hide_table_contents: bool) -> RichTable:
+    from gpuseg.outputs.segments import discreet
+
     n_rows = len(result.labels)
     tops = _top_features(result, hide_table_contents)
-    rows = (
-        (cluster, f"{size:,}", f"{size / n_rows:.1%}", tops.get(cluster, ""))
-        for cluster, size in enumerate(result.cluster_sizes)
-    )
-    names = ("cluster_id", "rows", "share", "strongest features (direction)")
-    return _table("Segments", names if tops else names[:3], rows if tops else (r[:3] for r in rows))
+    segments = discreet(result.segments) if hide_table_contents else result.segments
+    called = {segment.cluster_id: segment.name for segment in segments}
+    columns = {
+        "cluster_id": range(result.n_clusters),
+        "rows": [f"{size:,}" for size in result.cluster_sizes],
+        "share": [f"{size / n_rows:.1%}" for size in result.cluster_sizes],
+    }
+    if called:
+        columns["name"] = [called[cluster] for cluster in range(result.n_clusters)]
+    if tops:
+        columns["strongest features (direction)"] = [
+            tops.get(cluster, "") for cluster in range(result.n_clusters)
+        ]
+    return _table("Segments", tuple(columns), zip(*columns.values(), strict=True))
+
+
+def _tree_line(tree: SegmentTree) -> str:
+    questions = f"{tree.depth} question{'' if tree.depth == 1 else 's'}"
+    return f"with {questions} at most, a tree puts {tree.fidelity:.1%} of the rows in their segment"
 
 
 def _top_features(result: Segmentation, hide_table_contents: bool) -> dict[int, str]:
@@ -241,6 +260,42 @@ def _stage_row(stage: StagePlan, on_gpu: bool) -> tuple[str, ...]:
     )
 
 
+def print_buckets(report: BucketReport, stream: TextIO) -> None:
+    """Print each column's ways to be cut, and the suggested one as SQL."""
+    console = _console(stream)
+    console.print(Text(f"{report.table}: {report.n_rows:,} rows"))
+    for column in report.columns:
+        missing = f", {column.n_missing:,} missing" if column.n_missing else ""
+        scale = "" if column.axis.scale == "linear" else f", {column.axis.scale} scale"
+        title = f"\n{column.column}: {len(column.values):,} different values{missing}{scale}"
+        console.print(_bucketings_table(title, column))
+        for bucketing in column.bucketings[:1]:
+            console.print(Text(bucketing.sql or "no SQL yields the values of this column exactly"))
+    for what, where in (("buckets", report.output_table), *(("picture", p) for p in report.plots)):
+        if where:
+            console.print(Text(f"{what:<8} {where}"), soft_wrap=True)
+
+
+def _bucketings_table(title: str, column: ColumnBuckets) -> RichTable:
+    from gpuseg.explain.buckets import METHODS
+
+    has_segments = column.bucketings[0].separation is not None
+    names = ["method", "buckets", "explained", "silhouette"]
+    names += ["separation", "cuts"] if has_segments else ["cuts"]
+    rows = []
+    for bucketing in column.bucketings:
+        silhouette = bucketing.silhouette
+        row = [
+            METHODS[bucketing.method],
+            str(len(bucketing.labels)),
+            f"{bucketing.explained:.1%}",
+            "–" if silhouette is None else f"{silhouette:.3f}",
+        ]
+        row += [f"{bucketing.separation:.1%}"] if has_segments else []
+        rows.append([*row, ", ".join(column.axis.text(cut) for cut in bucketing.cuts) or "none"])
+    return _table(title, names, rows)
+
+
 def print_models(entries: Sequence[ModelEntry], stream: TextIO) -> None:
     """Print one line for each stored model; * marks the current one of its name."""
     rows: list[tuple[Any, ...]] = []
@@ -267,6 +322,11 @@ def print_model(facts: Mapping[str, Any], stream: TextIO) -> None:
             console.print(Text(f"{name:<12} {value}"), soft_wrap=True)
     console.print()
     console.print(_k_table(facts["k_scores"]))
+    if facts["segments"]:
+        console.print()
+        names = ("cluster_id", "name", "description")
+        rows = ([segment[name] for name in names] for segment in facts["segments"])
+        console.print(_table("Segments", names, rows))
 
 
 def print_examination(found: Examination, stream: TextIO) -> None:

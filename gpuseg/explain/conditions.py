@@ -105,7 +105,7 @@ class InRange:
     def text(self) -> str:
         """Return the condition in words."""
         name = visible(self.column.name)
-        low, high = (None if t is None else _threshold_text(t) for t in (self.low, self.high))
+        low, high = (None if t is None else threshold_text(t) for t in (self.low, self.high))
         if low is None and high is None:
             return f"{name} is known"
         if self.column.kind == "datetime":
@@ -123,7 +123,7 @@ class InRange:
     def sql(self) -> str:
         """Return the condition as an SQL expression."""
         expression = self.column.sql
-        low, high = (None if t is None else _threshold_sql(t) for t in (self.low, self.high))
+        low, high = (None if t is None else threshold_sql(t) for t in (self.low, self.high))
         if low is None and high is None:
             return f"{expression} IS NOT NULL"
         if low is not None and low == high:
@@ -253,13 +253,15 @@ def _membership(expression: str, literals: Sequence[str], negated: bool) -> str:
     return f"{expression} {'NOT IN' if negated else 'IN'} ({', '.join(literals)})"
 
 
-def _threshold_text(value: Threshold) -> str:
+def threshold_text(value: Threshold) -> str:
+    """Return a threshold in words."""
     if isinstance(value, np.datetime64):
         return _moment(value)
     return f"{value:.0f}" if _is_short_integer(value) else repr(float(value))
 
 
-def _threshold_sql(value: Threshold) -> str:
+def threshold_sql(value: Threshold) -> str:
+    """Return a threshold as an SQL literal."""
     if isinstance(value, np.datetime64):
         moment = _moment(value)
         return f"{'DATE' if len(moment) == len('2013-05-01') else 'TIMESTAMP'} '{moment}'"

@@ -80,7 +80,7 @@ def explain(
         (n_trees, max_depth, max_forest_rows, random_state),
         part(progress, 0.0, done),
     )
-    profile_table = profiles(
+    described = profiles(
         features,
         table,
         host_labels,
@@ -90,11 +90,12 @@ def explain(
     return Explanation(
         feature_importance=_importance_table(forest, features),
         shap_values=_shap_table(shap, features.columns),
-        profiles=profile_table,
+        profiles=described.table,
         oob_accuracy=forest.oob_accuracy,
         shap=shap,
         notes=_notes(forest, shap, len(host_labels)),
         warnings=_warnings(forest, shap),
+        traits=described.traits,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from gpuseg.records import FeatureMatrix, Progress, Table, no_progress
+from gpuseg.explain.naming import strongest
+from gpuseg.records import FeatureMatrix, Progress, Table, Trait, no_progress
 
 PROFILE_SCHEMA = pa.schema(
     [
@@ -36,8 +37,16 @@ N_TOP_VALUES = 3
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
 
-#: The columns of a profile besides cluster_id, feature, kind and share; one for a cluster.
+#: The columns of a profile besides cluster_id, feature, kind and share, and the most telling
+#: value with its shares; one for a cluster.
 Measures = dict[str, list[Any]]
+
+
+class Profiles(NamedTuple):
+    """The contract's table, and for each cluster what sets it apart, strongest first."""
+
+    table: pa.Table
+    traits: tuple[tuple[Trait, ...], ...]
 
 
 class _Clusters(NamedTuple):
@@ -54,7 +63,7 @@ def profiles(
     n_clusters: int,
     *,
     progress: Progress = no_progress,
-) -> pa.Table:
+) -> Profiles:
     """Describe every cluster by every original column that carries features.
 
     Parameters
@@ -63,7 +72,7 @@ def profiles(
 
     Returns
     -------
-    pa.Table
+    table : pa.Table
         One row for each cluster and feature, in this order, with
 
         - ``kind``: ``numeric``, ``categorical`` or ``datetime``.
@@ -82,6 +91,8 @@ def profiles(
         - ``missing_share``: share of the cluster's rows without a value.
 
         A cluster without any value of a feature has nulls.
+    traits
+        See `gpuseg.explain.naming.strongest`.
     """
     clusters = _Clusters(labels, np.bincount(labels, minlength=n_clusters))
     order = np.asarray(features.order)
@@ -99,7 +110,24 @@ def profiles(
         "cluster_id": list(range(n_clusters)),
         "share": (clusters.sizes / len(labels)).tolist(),
     }
-    return _by_cluster([known | column for column in columns], n_clusters)
+    table_of_all = _by_cluster([known | column for column in columns], n_clusters)
+    booleans = {d.column for d in features.decisions if d.role == "boolean"}
+    traits = (
+        strongest(t for column in columns if (t := _trait(column, cluster, booleans)))
+        for cluster in range(n_clusters)
+    )
+    return Profiles(table_of_all, tuple(traits))
+
+
+def _trait(column: Measures, cluster: int, booleans: Collection[str]) -> Trait | None:
+    feature, kind, z = (column[name][cluster] for name in ("feature", "kind", "z"))
+    if z is None:
+        return None
+    if kind == "categorical":
+        value, own, overall = column["telling"][cluster]
+        return Trait(feature, kind, z, own, overall, value)
+    kind = "boolean" if kind == "numeric" and feature in booleans else kind
+    return Trait(feature, kind, z, column["mean"][cluster], column["overall_mean"][cluster])
 
 
 def _by_cluster(columns: list[Measures], n_clusters: int) -> pa.Table:
@@ -193,6 +221,9 @@ def _categorical(values: pa.Array, clusters: _Clusters) -> Measures:
             _top_values(names, row / row.sum(), t.value) if t else None
             for row, t in zip(counts, telling, strict=True)
         ],
+        "telling": [
+            (names[t.value], t.share, float(overall[t.value])) if t else None for t in telling
+        ],
         "missing_share": (1 - counts.sum(axis=1) / np.maximum(clusters.sizes, 1)).tolist(),
     }
 
@@ -201,6 +232,7 @@ class _Telling(NamedTuple):
     """The value that sets a cluster apart the most."""
 
     value: int
+    share: float
     lift: float
     z: float | None  # None where every row has the one value
 
@@ -216,6 +248,7 @@ def _telling(counts: Floats, overall: Floats) -> Iterator[_Telling | None]:
         value = int(z.argmax())
         yield _Telling(
             value,
+            float(shares[value]),
             float(shares[value] / overall[value]),
             float(z[value]) if spread[value] > 0 else None,
         )

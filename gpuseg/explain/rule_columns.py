@@ -9,7 +9,6 @@ column that no candidate reproduces takes no part in rules, and the log says why
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -45,21 +44,31 @@ def rule_columns(features: FeatureMatrix, table: Table) -> list[RuleColumn]:
     table
         The table that `features` was made from; the SQL refers to its columns.
     """
-    spelled_alike = Counter(name.casefold() for name in table.arrow.column_names)
-    columns: list[RuleColumn] = []
     with Calculator() as calculator:
-        for name in features.columns:
-            if not name or spelled_alike[name.casefold()] > 1:
-                _leave_out(name, "SQL cannot tell it from another column by its name")
-                continue
-            original = _Original(calculator, table.arrow.select([name]))
-            cleaned = features.encoder.clean(table, name)
-            column = _rule_column(original, cleaned.kind, cleaned.values)
-            if column is None:
-                _leave_out(name, "no SQL expression was found that yields its values exactly")
-            else:
-                columns.append(column)
-    return columns
+        found = (
+            sql_column(calculator, table.arrow, name, *features.encoder.clean(table, name))
+            for name in features.columns
+        )
+        return [column for column in found if column is not None]
+
+
+def sql_column(
+    calculator: Calculator, table: pa.Table, name: str, kind: str, cleaned: Any
+) -> RuleColumn | None:
+    """Return a column with the SQL that yields its values; None if there is none.
+
+    Parameters
+    ----------
+    cleaned
+        The values of `kind`, as ``features.encoder.ColumnValues`` has them.
+    """
+    if not name or sum(n.casefold() == name.casefold() for n in table.column_names) > 1:
+        _leave_out(name, "SQL cannot tell it from another column by its name")
+        return None
+    column = _rule_column(_Original(calculator, table.select([name])), kind, cleaned)
+    if column is None:
+        _leave_out(name, "no SQL expression was found that yields its values exactly")
+    return column
 
 
 def _leave_out(name: str, reason: str) -> None:

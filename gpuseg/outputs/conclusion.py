@@ -21,12 +21,20 @@ from gpuseg.outputs.results import (
     output_table,
     row_score_columns,
 )
+from gpuseg.outputs.segments import (
+    continued_segments,
+    discreet,
+    drafted_segments,
+    segments_summary,
+)
 from gpuseg.records import (
     Choice,
     Explanation,
     FeatureMatrix,
     KMeansFit,
+    Segment,
     Segmentation,
+    SegmentTree,
     StageCost,
     SweepResult,
     Table,
@@ -43,13 +51,17 @@ def conclude(
     choice: Choice,
     explanation: Explanation,
     rules: pa.Table,
+    tree: SegmentTree,
     stored: StoredModel | None,
+    earlier: StoredModel | None,
     stages: Mapping[str, StageCost],
 ) -> Segmentation:
     """Put a run's result together.
 
     Parameters
     ----------
+    earlier
+        The model that was current before; its segments keep their names where they go on.
     stored
         The model that placed the rows; None when one was fitted.
     stages
@@ -59,7 +71,10 @@ def conclude(
     labels = features.in_table_order(backend.to_host(choice.fit.labels))
     k_scores = k_scores_table(swept.scores.values(), choice.n_clusters)
     silhouette = swept.scores[choice.n_clusters].silhouette
-    model = stored or _fitted_model(settings, engine, table, features, choice, k_scores, silhouette)
+    segments, lost = _named(explanation, stored, earlier)
+    model = stored or _fitted_model(
+        settings, engine, table, features, choice, k_scores, silhouette, segments
+    )
     return Segmentation(
         table=_rows(settings, backend, table, features, choice.fit, labels, swept),
         labels=labels,
@@ -80,8 +95,11 @@ def conclude(
             *swept.warnings,
             *choice.warnings,
             *explanation.warnings,
+            *lost,
             *_not_yet(settings),
         ),
+        tree=tree,
+        segments=segments,
     )
 
 
@@ -112,7 +130,18 @@ def conclude_placed(
         stages=stages,
         n_features=int(features.X.shape[1]),
         warnings=features.warnings,
+        segments=model.segments,
     )
+
+
+def _named(
+    explanation: Explanation, stored: StoredModel | None, earlier: StoredModel | None
+) -> tuple[tuple[Segment, ...], tuple[str, ...]]:
+    """Return the segments of a run, and warnings about names that were lost."""
+    if stored is not None and stored.segments:
+        return stored.segments, ()
+    drafted = drafted_segments(explanation.traits)
+    return continued_segments(drafted, earlier.segments if earlier else ())
 
 
 def model_name_of(settings: Settings, table_name: str) -> str:
@@ -143,6 +172,7 @@ def _fitted_model(
     choice: Choice,
     k_scores: pa.Table,
     silhouette: float,
+    segments: tuple[Segment, ...],
 ) -> StoredModel:
     return StoredModel(
         name=model_name_of(settings, table.name),
@@ -160,6 +190,7 @@ def _fitted_model(
         encoder_dict=features.encoder.to_dict(),
         encoder_arrays=features.encoder.arrays(),
         centroids=np.asarray(engine.backend.to_host(choice.fit.centroids)),
+        segments=segments,
     )
 
 
@@ -170,8 +201,10 @@ def _not_yet(settings: Settings) -> list[str]:
     return [f"{words} segments to Treasure Data yet"]
 
 
-def summary(result: Segmentation) -> dict[str, Any]:
+def summary(result: Segmentation, *, hide_table_contents: bool = False) -> dict[str, Any]:
     """Return the JSON object that ``--json`` prints."""
+    segments = discreet(result.segments) if hide_table_contents else result.segments
+    tree = result.tree
     return {
         "model_name": result.model_name,
         "run_id": result.run_id,
@@ -186,6 +219,8 @@ def summary(result: Segmentation) -> dict[str, Any]:
         "reason": result.reason,
         "k_scores": result.k_scores.to_pylist(),
         "cluster_sizes": result.cluster_sizes,
+        "segments": segments_summary(segments, result.cluster_sizes),
+        "tree": {"depth": tree.depth, "fidelity": tree.fidelity} if tree else None,
         "output_table": result.output_table,
         "warnings": list(result.warnings),
         "seconds": {name: round(cost.seconds, 4) for name, cost in result.stages.items()},

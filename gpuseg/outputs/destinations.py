@@ -18,6 +18,7 @@ from gpuseg.outputs.results import (
     output_schema,
     without_own_columns,
 )
+from gpuseg.outputs.segments import segments_table
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.tables import Location, Output, check_output, locate, publish
@@ -73,7 +74,7 @@ class Destinations:
         found = {table: place for table, place in exports.items() if place is not None}
         places = {"output_table": rows} | {EXPORTS[t]: p for t, p in found.items()}
         _refuse_collisions(places)
-        _refuse_to_overwrite_input(places, source, settings)
+        refuse_to_overwrite_input(places, source, settings)
         return cls(settings=settings, source=source, rows=rows, exports=found)
 
     def accept(self, table: Table) -> Table:
@@ -148,6 +149,10 @@ def result_tables(result: Segmentation) -> dict[str, pa.Table]:
         }
     if result.rules is not None:
         tables["rules"] = result.rules
+    if result.tree is not None:
+        tables["tree"] = result.tree.leaves
+    if result.segments:
+        tables["segments"] = segments_table(result.segments, result.cluster_sizes)
     return tables
 
 
@@ -171,7 +176,7 @@ def _refuse_collisions(located: Mapping[str, Location | None]) -> None:
         taken[place.place] = parameter
 
 
-def _refuse_to_overwrite_input(
+def refuse_to_overwrite_input(
     places: Mapping[str, Location | None], source: Location | None, settings: Settings
 ) -> None:
     """Refuse every output that would destroy what is read.

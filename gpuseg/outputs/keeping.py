@@ -117,6 +117,9 @@ def _fill(
         folder.write_table(name, contents)
     if destinations.rows is None:
         folder.write_table(ROWS, result.table)
+    if result.tree is not None:
+        folder.write_text("tree.txt", result.tree.text)
+        folder.write_text("tree.sql", result.tree.sql)
     report = ReportInput.of(
         result,
         sketch,

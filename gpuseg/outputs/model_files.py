@@ -111,6 +111,19 @@ def read_model_files(folder: Path) -> tuple[dict[str, Any], dict[str, HostArray]
     return document, arrays
 
 
+def read_beside(folder: Path, name: str) -> bytes | None:
+    """Read a small file that may stand beside a model and has no checksum; None without it.
+
+    Raises
+    ------
+    ModelError
+        If it is no plain file, or too large.
+    """
+    if not os.path.lexists(folder / name):
+        return None
+    return _read(folder, name, _LARGEST_TEXT_BYTES)
+
+
 def damaged(folder: Path, what: str) -> NoReturn:
     """Raise the error for a model that cannot be trusted."""
     raise ModelError(

@@ -4,6 +4,7 @@
 
     RUNS_DIR/<name>/champion.json             which run's model is current
     RUNS_DIR/<name>/<run_id>/model/           model.json, arrays, SHA256SUMS
+    RUNS_DIR/<name>/<run_id>/model/names.json what people call its segments
 
 See docs/decisions/model-files.md.
 """
@@ -23,12 +24,26 @@ import numpy.typing as npt
 from gpuseg.errors import GpusegError, ModelError, did_you_mean
 from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.json_safe import json_safe
-from gpuseg.outputs.model_files import HostArray, damaged, read_model_files, write_model_files
+from gpuseg.outputs.model_files import (
+    HostArray,
+    damaged,
+    read_beside,
+    read_model_files,
+    write_model_files,
+)
 from gpuseg.outputs.model_names import RUN_ID, check_run_id, model_folder, refuse_link
+from gpuseg.outputs.segments import (
+    check_segment_name,
+    renamed,
+    segments_from_dicts,
+    segments_to_dicts,
+)
+from gpuseg.records import Segment
 from gpuseg.redaction import redact, redact_settings
 
 MODEL_FOLDER = "model"
 CHAMPION = "champion.json"
+NAMES = "names.json"
 
 _ENCODER_PREFIX = "encoder."
 
@@ -57,6 +72,9 @@ class StoredModel:
         Resolved parameters; secrets are removed when the model is saved.
     versions
         Library name -> version.
+    segments
+        Name and description of each cluster; none in models that were made before there
+        were names.
     """
 
     name: str
@@ -74,6 +92,7 @@ class StoredModel:
     encoder_dict: Mapping[str, Any]
     encoder_arrays: Mapping[str, HostArray]
     centroids: npt.NDArray[np.float32]
+    segments: tuple[Segment, ...] = ()
 
 
 class ModelEntry(NamedTuple):
@@ -149,14 +168,39 @@ def load_model_folder(path: Path) -> StoredModel:
     problem = _problem_with(arrays["centroids"], values["n_clusters"])
     if problem:
         damaged(path, problem)
+    segments = _segments(path, values["segments"] or [], values["n_clusters"])
     cut = len(_ENCODER_PREFIX)
     values |= {
         "columns": tuple(values["columns"]),
         "k_scores": tuple(values["k_scores"]),
         "centroids": arrays["centroids"],
+        "segments": segments,
         "encoder_arrays": {k[cut:]: a for k, a in arrays.items() if k.startswith(_ENCODER_PREFIX)},
     }
     return StoredModel(**values)
+
+
+def rename_segment(runs_dir: Path, name: str, cluster_id: int, called: str) -> StoredModel:
+    """Call a segment of the current model something else, and return the model.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such segment, or it cannot be called that.
+    ModelError
+        If there is no such model, it is damaged, or it is older than names.
+    SinkError
+        If the disk refuses.
+    """
+    model = load_model(runs_dir, name)
+    called = check_segment_name(model.segments, cluster_id, called, model.name)
+    names = {s.cluster_id: s.name for s in model.segments if s.name != s.draft}
+    names[cluster_id] = called
+    path = refuse_link(model_folder(runs_dir, name) / model.run_id / MODEL_FOLDER) / NAMES
+    with writing(path):
+        text = json.dumps({str(c): n for c, n in sorted(names.items())}, ensure_ascii=False)
+        replace_file(path, text.encode("utf-8"))
+    return load_model(runs_dir, name, model.run_id)
 
 
 def list_models(runs_dir: Path) -> tuple[ModelEntry, ...]:
@@ -236,6 +280,7 @@ def _document(model: StoredModel) -> dict[str, Any]:
         "k_scores": json_safe(model.k_scores),
         "settings": json_safe(redact_settings(model.settings)),
         "versions": dict(model.versions),
+        "segments": segments_to_dicts(model.segments),
     }
 
 
@@ -255,6 +300,23 @@ def _problem_with(centroids: HostArray, n_clusters: int) -> str:
         f"its centroids are {centroids.dtype} of shape {centroids.shape}, "
         f"expected float32 of shape ({n_clusters}, n_features)"
     )
+
+
+def _segments(folder: Path, stored: Any, n_clusters: int) -> tuple[Segment, ...]:
+    """Return the segments under the names that people gave them."""
+    try:
+        segments = segments_from_dicts(stored)
+    except ModelError as error:
+        damaged(folder, str(error))
+    if len(segments) not in (0, n_clusters):
+        damaged(folder, f"it names {len(segments)} segments and has {n_clusters} clusters")
+    data = read_beside(folder, NAMES)
+    if data is None:
+        return segments
+    try:
+        return renamed(segments, {int(c): name for c, name in json.loads(data).items()})
+    except (ValueError, AttributeError, RecursionError):
+        damaged(folder, f"{NAMES} does not name its segments; remove that file to use the drafts")
 
 
 def _no_champion_in(path: Path) -> str:

@@ -13,20 +13,24 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpuseg.errors import DataError, did_you_mean
+from gpuseg.errors import DataError, ModelError, did_you_mean
 from gpuseg.outputs.json_safe import json_safe
 from gpuseg.outputs.manifest import MANIFEST
 from gpuseg.outputs.model_names import RUN_ID, check_model_name
+from gpuseg.outputs.models import MODEL_FOLDER, load_model_folder
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.records import StageCost
 
 REPORT_DATA = "report.json"
 _FORMAT_VERSION = 1
 
+#: How a file that is cut off, edited or of another kind shows itself.
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException)
+
 #: What neither the manifest nor a table has.
 _OWN_FIELDS = (
     "created", "cluster_sizes", "oob_accuracy", "n_explained_rows", "notes", "sketch",
-    "segment_names",
+    "tree_text", "tree_fidelity",
 )  # fmt: skip
 #: Stages whose cost was not known yet when the report was first written.
 _AFTER_THE_REPORT = ("publish",)
@@ -92,7 +96,15 @@ def read_run(folder: Path, *, hide_table_contents: bool = False) -> ReportInput:
         if own["format_version"] > _FORMAT_VERSION:
             raise ValueError("it was written by a newer gpuseg; upgrade")
         return _report_input(folder, manifest, own, hide_table_contents)
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException) as error:
+    except (
+        ModelError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OSError,
+        pa.ArrowException,
+    ) as error:
         _damaged(folder, error)
 
 
@@ -125,7 +137,10 @@ def _report_input(
         oob_accuracy=own["oob_accuracy"],
         n_explained_rows=own["n_explained_rows"],
         sketch=own["sketch"],
-        segment_names=tuple(own["segment_names"]),
+        # names may have been changed since: the model has the present ones
+        segments=load_model_folder(folder / MODEL_FOLDER).segments,
+        tree_text=own["tree_text"],
+        tree_fidelity=own["tree_fidelity"],
         notes=tuple(own["notes"]),
         warnings=tuple(manifest["warnings"]),
         hide_table_contents=hide_table_contents or bool(settings["hide_table_contents"]),

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from gpuseg.outputs.segments import discreet
 from gpuseg.outputs.sketch import Sketch, without_contents
 from gpuseg.outputs.wording import without_values
-from gpuseg.records import Segmentation, StageCost
+from gpuseg.records import Segment, Segmentation, StageCost
 from gpuseg.redaction import redact, redact_settings, redact_text
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ class ReportInput:
         Rows whose SHAP values were computed.
     sketch
         What `gpuseg.outputs.sketch.sketch` saw of the rows; None when nothing looked.
-    segment_names
-        One for each cluster; empty when the report is to draft them.
+    segments
+        Names of the clusters and what sets them apart; empty when they have none.
+    tree_text, tree_fidelity
+        One tree for all segments, and the share of rows that it puts where they belong.
     hide_table_contents
         Leave out every row-level value and category text.
     """
@@ -61,7 +64,9 @@ class ReportInput:
     oob_accuracy: float | None = None
     n_explained_rows: int | None = None
     sketch: Sketch | None = None
-    segment_names: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    tree_text: str | None = None
+    tree_fidelity: float | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     hide_table_contents: bool = False
@@ -103,6 +108,9 @@ class ReportInput:
             oob_accuracy=_known(explanation.oob_accuracy) if explanation else None,
             n_explained_rows=explanation.shap.n_explained_rows if explanation else None,
             sketch=sketch,
+            segments=result.segments,
+            tree_text=result.tree.text if result.tree else None,
+            tree_fidelity=result.tree.fidelity if result.tree else None,
             notes=explanation.notes if explanation else (),
             warnings=result.warnings,
             hide_table_contents=hide_table_contents,
@@ -138,18 +146,19 @@ def _known(value: float) -> float | None:
 def _without_contents(run: ReportInput) -> ReportInput:
     names = set(run.columns.column("column").to_pylist())
 
-    def discreet(texts: Sequence[str | None]) -> tuple[str, ...]:
+    def without(texts: Sequence[str | None]) -> tuple[str, ...]:
         return tuple(without_values(text or "", names) for text in texts)
 
-    reasons = list(discreet(run.columns.column("reason").to_pylist()))
+    reasons = list(without(run.columns.column("reason").to_pylist()))
     place = run.columns.column_names.index("reason")
     return replace(
         run,
         columns=run.columns.set_column(place, "reason", [reasons]),
         rules=None,
         sketch=run.sketch and without_contents(run.sketch),
-        segment_names=(),
-        notes=discreet(run.notes),
-        warnings=discreet(run.warnings),
+        segments=discreet(run.segments),
+        tree_text=None,
+        notes=without(run.notes),
+        warnings=without(run.warnings),
         settings={name: v for name, v in run.settings.items() if name != "input_query"},
     )

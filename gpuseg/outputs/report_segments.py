@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +19,6 @@ DRIVERS = 3
 _WEAKEST_TRAIT = 0.2
 #: A difference of so many standard deviations fills the bar beside a trait.
 _FULL_BAR = 2.5
-#: Share of a segment's rows from which a category speaks for the segment in its name.
-_TYPICAL_SHARE = 0.5
-
-#: The first of the values that a profile lists, and its share of the segment's rows.
-_LEADING_VALUE = re.compile(r"(?P<value>.*?) (?P<share><1|\d+) %(?:, |$)", re.DOTALL)
-
 Row = Mapping[str, Any]
 
 
@@ -59,26 +52,9 @@ def segments(run: ReportInput) -> list[dict[str, Any]]:
 
 
 def segment_names(run: ReportInput) -> list[str]:
-    """Return a short name for each segment: the given ones, or drafts from strong traits.
-
-    Drafts are unique; with `hide_table_contents` they name columns, never values.
-    """
-    if len(run.segment_names) == run.n_clusters:
-        return [shown(name) for name in run.segment_names]
-    profiles = by_cluster(run.profiles)
-    drafts: list[str] = []
-    for cluster in range(run.n_clusters):
-        words = [
-            _name_words(row, hidden=run.hide_table_contents)
-            for row in _strong(profiles.get(cluster, []))
-        ]
-        draft = _first_upper(", ".join(words[:2])) if words else f"Segment {cluster}"
-        longer = 3
-        while draft in drafts and longer <= len(words):
-            draft = _first_upper(", ".join(words[:longer]))
-            longer += 1
-        drafts.append(draft if draft not in drafts else f"{draft} ({cluster})")
-    return drafts
+    """Return the name of each segment; its number where it has none."""
+    names = {segment.cluster_id: shown(segment.name) for segment in run.segments}
+    return [names.get(cluster, f"Segment {cluster}") for cluster in range(run.n_clusters)]
 
 
 def strongest(shap_values: pa.Table | None, n: int = DRIVERS) -> dict[int, list[Row]]:
@@ -117,24 +93,6 @@ def _strong(profile: list[Row]) -> list[Row]:
 def _strength(row: Row) -> float:
     """Distance of a segment from all rows: of its mean, or of its most telling category."""
     return abs(float(row["z"])) if row["z"] is not None else 0.0
-
-
-def _name_words(row: Row, *, hidden: bool) -> str:
-    feature = shown(row["feature"])[:40]
-    if row["kind"] != "categorical":
-        words = ("late", "early") if _is_date(row) else ("high", "low")
-        return f"{words[row['z'] < 0]} {feature}"
-    found = _LEADING_VALUE.match(row["top_values"] or "")
-    if hidden or not found:
-        return f"unusual {feature}"
-    value = shown(found["value"]).strip()[:40]
-    if found["share"].startswith("<") or int(found["share"]) < 100 * _TYPICAL_SHARE:
-        return f"more {feature} {value}"
-    return f"{feature} {value}"
-
-
-def _first_upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _trait(row: Row, *, hidden: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from gpuseg.outputs.palette import THEME
 from gpuseg.outputs.report_columns import input_view
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.report_segments import segment_names, segments
-from gpuseg.outputs.wording import megabytes, percent, seconds, shown
+from gpuseg.outputs.wording import megabytes, percent, seconds, shown, shown_lines
 
 
 def view(run: ReportInput) -> dict[str, Any]:
@@ -25,6 +25,8 @@ def view(run: ReportInput) -> dict[str, Any]:
         "facts": _facts(run),
         "summary": _summary(run),
         "fidelity": fidelity(run),
+        "tree": shown_lines(run.tree_text or ""),
+        "tree_fidelity": percent(run.tree_fidelity),
         "reason": shown(run.reason),
         "segments": segments(run),
         "warnings": [shown(text) for text in run.warnings],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from gpuseg.errors import ModelError, SettingsError
@@ -10,6 +11,8 @@ from gpuseg.outputs.conclusion import model_name_of
 from gpuseg.outputs.models import StoredModel, champion, load_model
 from gpuseg.records import Table
 from gpuseg.settings import Settings
+
+log = logging.getLogger("gpuseg")
 
 
 def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
@@ -32,6 +35,21 @@ def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
             f"{model.n_clusters} clusters; leave one of num_clusters and --no-force-refit out"
         )
     return model
+
+
+def earlier_model(settings: Settings, table: Table) -> StoredModel | None:
+    """Return the current model that a new fit is going to replace; None if there is none.
+
+    One that cannot be read has nothing to hand on, and is no reason not to fit a new one.
+    """
+    name = model_name_of(settings, table.name)
+    try:
+        if champion(Path(settings.runs_dir), name) is None:
+            return None
+        return load_model(Path(settings.runs_dir), name)
+    except ModelError as error:
+        log.warning("the names of the segments do not go on: %s", error)
+        return None
 
 
 def required_model(settings: Settings) -> StoredModel:

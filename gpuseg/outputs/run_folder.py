@@ -91,6 +91,13 @@ class RunFolder:
             pq.write_table(table, path, compression="zstd")
         return path
 
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file and return its path for now."""
+        path = self.partial / name
+        with writing(path):
+            write_file(path, f"{text}\n".encode())
+        return path
+
     def write_manifest(self, manifest: Manifest) -> Path:
         """Write ``manifest.json``, without secrets."""
         path = self.partial / MANIFEST

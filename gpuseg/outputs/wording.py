@@ -111,6 +111,11 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def shown_lines(text: str) -> str:
+    """Make a text of several lines safe to look at."""
+    return "\n".join(shown(line) for line in text.split("\n"))
+
+
 def shortened(text: str, length: int = 26) -> str:
     """Cut a text in the middle, where names of columns differ least.
 

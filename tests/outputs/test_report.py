@@ -19,7 +19,7 @@ from gpuseg.outputs.notebook import segmentation_html
 from gpuseg.outputs.report import write_report
 from gpuseg.outputs.report_files import REPORT_DATA
 from gpuseg.outputs.report_input import ReportInput
-from gpuseg.records import Explanation, Segmentation, ShapMeans, StageCost
+from gpuseg.records import Explanation, Segment, Segmentation, ShapMeans, StageCost
 from gpuseg.settings import Settings
 
 HOSTILE = (
@@ -214,7 +214,7 @@ def test_the_page_says_what_matters(plain):
         "120 rows fall into 3 segments",
         "What tells the segments apart: ",
         "120 rows and 3 columns (3 × text); 25 % of all cells are empty",
-        "Roma 33 %",
+        "Roma 61 % 29 %",
         "1,234 (from -1,000 to 5,678)",
         "Seed 0",
         "weak structure",
@@ -352,9 +352,10 @@ def test_odd_names_are_drawn(tmp_path):
         {**WITHOUT_CHARTS, "stages": {}, "settings": {}, "warnings": (), "notes": ()},
         {**WITHOUT_CHARTS, "silhouette": -0.2},
         {"cluster_sizes": (119, 1, 0)},
-        {"segment_names": ("A", "B", "<i>C")},
+        {"segments": (Segment(0, "A", "A", "", ()), Segment(1, "B", "<i>C", "", ()))},
+        {"tree_text": "a <= 1?\n  yes: <i>", "tree_fidelity": 0.9},
     ],
-    ids=["placed only", "bare", "negative silhouette", "empty segment", "named"],
+    ids=["placed only", "bare", "negative silhouette", "empty segment", "named", "tree"],
 )  # fmt: skip
 def test_what_is_missing_is_left_out(tmp_path, changes):
     Page(write(tmp_path, make_report(**changes)))
