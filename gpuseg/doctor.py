@@ -60,7 +60,7 @@ class Examination:
 def examine() -> Examination:
     """Look at this machine and try the kernels of the backend that would run."""
     gpu = tuple(gpu_checks())
-    backend, reason = engine_after("auto", gpu)
+    backend, reason, _warnings = engine_after("auto", gpu)
     return Examination(
         backend=backend.name,
         backend_reason=reason,

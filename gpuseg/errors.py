@@ -9,6 +9,7 @@
     ├── TableNotFoundError      2   the input (or its database, schema, file) is not there
     ├── ModelError              2   a stored model is missing, damaged or does not fit the table
     ├── BackendUnavailableError 2   the backend that was asked for cannot run here
+    ├── DeviceMemoryError       2   the GPU has too little free memory, even for small blocks
     ├── GateRefusedError        3   a gate refused to publish; the previous result stands
     ├── SourceError             4   reading failed after retries; safe to run again
     └── SinkError               4   writing failed after retries; the previous table stands
@@ -59,6 +60,12 @@ class ModelError(GpusegError):
 
 class BackendUnavailableError(GpusegError):
     """The backend that was asked for cannot run on this machine."""
+
+    exit_code = 2
+
+
+class DeviceMemoryError(GpusegError, MemoryError):
+    """The GPU has too little free memory, even for small blocks."""
 
     exit_code = 2
 

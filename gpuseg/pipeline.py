@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from gpuseg.backends.base import Backend
-from gpuseg.backends.select import select_backend
+from gpuseg.backends.select import Engine, select_backend
 from gpuseg.clustering.choice import choose
 from gpuseg.clustering.placing import place, score_placed
 from gpuseg.clustering.sweep import sweep
@@ -27,7 +27,7 @@ from gpuseg.outputs.keeping import keep_run, record_costs
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.results import without_own_columns
 from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
-from gpuseg.outputs.sketch import sketch
+from gpuseg.outputs.sketch import Sketch, sketch
 from gpuseg.records import (
     Choice,
     Explanation,
@@ -71,29 +71,36 @@ def run(
     model = None if settings.force_refit else stored_model(settings, table)
     stages = Stages(observer)
 
-    table = _read(settings, table, destinations, stages)
-    features = _prepare(settings, engine.backend, table, model, stages)
-    swept, choice = _segment(settings, engine.backend, features, model, stages)
-    explanation, rules, tree = _explain(settings, engine.backend, table, features, choice, stages)
-    result = conclude(
-        settings,
-        engine,
-        table,
-        features,
-        swept,
-        choice,
-        explanation,
-        rules,
-        tree,
-        model,
-        earlier_model(settings, table) if keep and model is None else None,
-        stages.costs,
-    )
-    if not keep:
+    rows = _read(settings, table, destinations, stages)
+    earlier = earlier_model(settings, rows) if keep and model is None else None
+
+    def segmented(engine: Engine) -> tuple[Segmentation, Sketch | None]:
+        backend = engine.backend
+        features = _prepare(settings, backend, rows, model, stages)
+        swept, choice = _segment(settings, backend, features, model, stages)
+        explanation, rules, tree = _explain(settings, backend, rows, features, choice, stages)
+        seen = sketch(backend, rows, features, choice.fit, swept) if keep else None
+        concluded = conclude(
+            settings,
+            engine,
+            rows,
+            features,
+            swept,
+            choice,
+            explanation,
+            rules,
+            tree,
+            model,
+            earlier,
+            stages.costs,
+        )
+        return concluded, seen
+
+    result, seen = engine.where_it_fits(segmented)
+    if seen is None:
         return result
     with stages.stage("publish") as stage:
-        seen = sketch(engine.backend, table, features, choice.fit, swept)
-        result = keep_run(result, table, seen, settings, destinations)
+        result = keep_run(result, rows, seen, settings, destinations)
         stage.detail = destinations.summary
     with after_publishing():
         record_costs(result)
@@ -124,12 +131,16 @@ def assign(
     model = model or required_model(settings)
     stages = Stages(observer)
 
-    table = _read(settings, table, destinations, stages)
-    features = _prepare(settings, engine.backend, table, model, stages)
-    with stages.stage("place") as stage:
-        fit = place(engine.backend, features.X, model.centroids, progress=stage.progress)
-        stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
-    result = conclude_placed(settings, engine, table, features, fit, model, stages.costs)
+    rows = _read(settings, table, destinations, stages)
+
+    def placed(engine: Engine) -> Segmentation:
+        features = _prepare(settings, engine.backend, rows, model, stages)
+        with stages.stage("place") as stage:
+            fit = place(engine.backend, features.X, model.centroids, progress=stage.progress)
+            stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
+        return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
+
+    result = engine.where_it_fits(placed)
     if settings.output_table is None:
         return result
     with stages.stage("publish") as stage:

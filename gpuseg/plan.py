@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuseg import pipeline
-from gpuseg.backends.select import select_backend
+from gpuseg.backends.gpu.memory import in_units
+from gpuseg.backends.select import in_host_memory, select_backend
 from gpuseg.clustering.sweep import silhouette_work
-from gpuseg.device_memory import DeviceWork, device_bytes, free_device_bytes
+from gpuseg.device_memory import DeviceWork, device_plan, free_device_bytes
 from gpuseg.errors import DataError
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.reuse import encoder_of
@@ -174,7 +175,7 @@ def _device_work(settings: Settings, seen: TableSummary, trial: Segmentation) ->
 def with_device_memory(
     stages: tuple[StagePlan, ...], work: DeviceWork, free_bytes: int | None = None
 ) -> tuple[tuple[StagePlan, ...], tuple[str, ...]]:
-    """Add what each stage takes of the GPU, and a warning for each that will not fit.
+    """Add what each stage takes of the GPU, and warnings of what will not fit.
 
     Parameters
     ----------
@@ -182,13 +183,14 @@ def with_device_memory(
         Memory of the GPU; by default what is free now.
     """
     free = free_device_bytes() if free_bytes is None else free_bytes
-    needed = device_bytes(work, free)
-    warnings = tuple(
-        f"{stage} needs about {n_bytes / 2**30:.1f} GiB of GPU memory, {free / 2**30:.1f} are free"
+    obstacle, needed = device_plan(work, free)
+    warnings = [] if obstacle is None else [in_host_memory(obstacle)]
+    warnings += [
+        f"{stage} needs about {in_units(n_bytes)} of GPU memory, {in_units(free)} are free"
         for stage, n_bytes in needed.items()
         if n_bytes > free
-    )
-    return tuple(s._replace(device_bytes=needed[s.name]) for s in stages), warnings
+    ]
+    return tuple(s._replace(device_bytes=needed[s.name]) for s in stages), tuple(warnings)
 
 
 def _extended(stage: str, small: Segmentation, large: Segmentation, n_rows: int) -> float:

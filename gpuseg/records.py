@@ -284,50 +284,24 @@ class ShapMeans(NamedTuple):
 
 
 class Trait(NamedTuple):
-    """What sets a segment apart from everyone, in one column.
-
-    Parameters
-    ----------
-    kind
-        ``numeric``, ``boolean`` (numbers 0 and 1), ``datetime`` or ``categorical``.
-    z
-        How far apart, in deviations of all rows; positive for more, later, or a category
-        that is more common.
-    own, overall
-        Mean of the segment and of everyone; shares of the category; dates as days since
-        1970-01-01.
-    value
-        The category.
-    """
+    """What sets a segment apart from everyone, in one column."""
 
     feature: str
-    kind: str
-    z: float
-    own: float
-    overall: float
-    value: str | None = None
+    kind: str  # numeric | boolean (numbers 0 and 1) | datetime | categorical
+    z: float  # how far, in deviations of all rows; positive: more, later, more common
+    own: float  # mean of the segment (dates in days since 1970), or share of the category
+    overall: float  # the same of everyone
+    value: str | None = None  # the category
 
 
 class Segment(NamedTuple):
-    """How a segment is called, and why.
-
-    Parameters
-    ----------
-    name
-        Unique among the segments; what a user called it, else the draft.
-    draft
-        The name that was made from the traits.
-    description
-        Its strongest traits in numbers, in one line.
-    traits
-        Strongest first.
-    """
+    """How a segment is called, and why."""
 
     cluster_id: int
-    name: str
-    draft: str
-    description: str
-    traits: tuple[Trait, ...]
+    name: str  # unique; what a user called it, else the draft
+    draft: str  # made from the traits
+    description: str  # its strongest traits in numbers, in one line
+    traits: tuple[Trait, ...]  # strongest first
 
 
 @dataclass(frozen=True)
@@ -346,28 +320,13 @@ class Explanation:
 
 
 class SegmentTree(NamedTuple):
-    """One shallow decision tree that puts every row into a segment, and how often it is right.
+    """One shallow decision tree that puts every row into a segment."""
 
-    Parameters
-    ----------
-    text
-        One question or segment a line, indented by depth.
-    sql
-        A CASE expression that yields the segment of each row of the input table.
-    fidelity
-        Share of all rows that the tree puts into their segment.
-    depth
-        Questions that it takes at most.
-    leaves
-        One row for each leaf, in the order of `text`: ``leaf, cluster_id, rule, sql`` (a
-        WHERE clause)``, n_rows, coverage`` (share of the segment's rows that are here)``,
-        precision`` (share of the leaf's rows that are of the segment).
-    """
-
-    text: str
-    sql: str
-    fidelity: float
-    depth: int
+    text: str  # one question or segment a line, indented by depth
+    sql: str  # a CASE expression that yields the segment of each row of the input
+    fidelity: float  # share of all rows that the tree puts into their segment
+    depth: int  # questions that it takes at most
+    #: one row for each leaf, in the order of the text; see explain.surrogate.TREE_SCHEMA
     leaves: pa.Table
 
 

@@ -38,7 +38,8 @@ class Watcher:
         self._began = self._last_line = 0.0
 
     def started(self, stage: str) -> None:
-        """Show that a stage begins."""
+        """Show that a stage begins; one that was given up may begin anew."""
+        self.close()
         self._began = self._last_line = time.perf_counter()
         if not self._console.is_terminal:
             return

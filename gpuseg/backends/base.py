@@ -28,6 +28,12 @@ class Backend(Protocol):
     name: str
     xp: ModuleType
 
+    def in_host_memory(self) -> Backend:
+        """Return the engine that keeps its arrays in host memory; itself if it does.
+
+        A GPU lets blocks of rows pass through the device then: for tables that it cannot hold.
+        """
+
     def numbers(self, column: pa.ChunkedArray) -> Array:
         """Return an Arrow column of numbers as float64, (n,), NaN where there is none.
 
@@ -96,6 +102,12 @@ class Backend(Protocol):
         ----------
         features
             Arrays of shape (k, n_samples), float32; k may differ.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If rows of this size cannot stay where the backend lives for a whole run. Then
+            `in_host_memory` can do it.
         """
 
     def to_host(self, array: Array) -> Any:

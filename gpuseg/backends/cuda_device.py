@@ -93,9 +93,12 @@ class CupyDevice:
         self.xp.cuda.get_current_stream().synchronize()
 
     def free_bytes(self) -> int:
-        """Return what the device has free, and what CuPy keeps unused."""
+        """Return what the device has free and what CuPy keeps unused, within CuPy's limit."""
+        pool = self.xp.get_default_memory_pool()
         free, _total = self._device.mem_info
-        return int(free) + int(self.xp.get_default_memory_pool().free_bytes())
+        available = int(free) + int(pool.free_bytes())
+        limit = int(pool.get_limit())  # of CUPY_GPU_MEMORY_LIMIT or the process; 0 is none
+        return min(available, max(0, limit - int(pool.used_bytes()))) if limit else available
 
     def release(self) -> None:
         """Free what CuPy keeps unused."""
@@ -132,8 +135,11 @@ def checked_arguments(
 
 
 def check_array(name: str, array: Array, dtype: str, ndim: int, xp: ModuleType) -> None:
-    """Refuse an array of another library, dtype, dimension or memory order: ShapeError."""
-    if not isinstance(array, xp.ndarray):
+    """Refuse an array of another library, dtype, dimension or memory order: ShapeError.
+
+    It may be on the device or in host memory.
+    """
+    if not isinstance(array, (xp.ndarray, np.ndarray)):
         raise ShapeError(f"{name} is {type(array).__name__}; expected {xp.__name__}.ndarray")
     if array.dtype != dtype or array.ndim != ndim or not array.flags.c_contiguous:
         raise ShapeError(

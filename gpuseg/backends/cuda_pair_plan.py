@@ -6,13 +6,16 @@ Array code and arithmetic that run anywhere; ``kernels/silhouette.cu`` reads the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-from gpuseg.backends.cuda_device import DeviceLimits, LaunchShape
+from gpuseg.backends.cuda_device import Device, DeviceLimits, LaunchShape
+from gpuseg.backends.gpu.memory import BLOCK_SHARE, in_blocks, rows_per_block
+from gpuseg.backends.gpu.rows import on_device, taken
+from gpuseg.errors import DataError
 from gpuseg.records import Array
 
 # As in kernels/silhouette.cu; a test compares them.
@@ -42,6 +45,10 @@ PART_BYTES = 2**28
 # Rows at a time while columns are prepared, to bound the float64 copies.
 PREPARE_ROWS = 65_536
 
+# What each of their values takes: it, scaled and centred in float32, centred and squared
+# in float64.
+PREPARE_VALUE_BYTES = 3 * 4 + 2 * 8
+
 
 class Cells(NamedTuple):
     """Rows by the tuple of their labels, over one or more segmentations."""
@@ -64,17 +71,28 @@ class Pass(NamedTuple):
     cells: Cells
 
 
-class PairPlan(NamedTuple):
-    """What the kernel reads, besides sizes; see the head of ``silhouette.cu``."""
+class Frame(NamedTuple):
+    """Where all rows lie, so that blocks of columns and rows are laid out alike."""
 
-    columns: Array  # (n_features, n_columns) float32
-    sq_norms: Array  # (n_columns,) float32
-    centre: Array  # (n_features,) float32
-    tile_cells: Array  # (n_columns / 128,) int32
-    cell_ends: Array  # (n_cells,) int32
-    cell_slots: Array  # (n_cells, n_segmentations) int32
-    column_of: Array  # (n_samples,) int64, column of each row
     scale: float  # a power of two; columns are X * scale
+    centre: Array  # (n_features,) float32, of the scaled rows
+
+
+class PairPlan(NamedTuple):
+    """What the kernel reads, besides sizes; see the head of ``silhouette.cu``.
+
+    Behind the columns there is room for the rows of a launch, in tiles of their own. A launch
+    whose last part reaches into these adds them to a slot of their own, the last one.
+    """
+
+    columns: Array  # (n_features, n_columns + room) float32
+    sq_norms: Array  # (n_columns + room,) float32
+    frame: Frame
+    tile_cells: Array  # ((n_columns + room) / 128,) int32
+    cell_ends: Array  # (n_cells + 1,) int32
+    cell_slots: Array  # (n_cells + 1, n_segmentations) int32
+    column_of: Array  # (n_samples,) int64, column of each row
+    n_columns: int  # without the room
 
 
 class LaunchPlan(NamedTuple):
@@ -87,26 +105,29 @@ class LaunchPlan(NamedTuple):
 
 def plan_passes(labels: Array, n_features: int, xp: ModuleType) -> list[Pass]:
     """Say which segmentations share a pass: all, unless that makes too many small cells."""
-    n_segmentations, n_samples = labels.shape
+    n_segmentations = len(labels)
+    return _cheapest(labels, slice(0, n_segmentations), n_features, xp) if n_segmentations else []
 
-    def cost(passes: list[Pass]) -> int:
-        return sum(
-            cells.n_columns * (n_features + 6)
-            + FLUSH_COST * cells.n_cells * (part.stop - part.start)
-            for part, cells in passes
-        )
 
-    def best(start: int, stop: int) -> list[Pass]:
-        part = slice(start, stop)
-        together = [Pass(part, joint_cells(labels[part], xp))]
-        # two passes cost at least twice the rows, so mostly there is nothing to compare
-        if stop - start == 1 or cost(together) <= 2 * n_samples * (n_features + 6):
-            return together
-        middle = (start + stop) // 2
-        apart = best(start, middle) + best(middle, stop)
-        return min(together, apart, key=cost)
+def _cheapest(labels: Array, part: slice, n_features: int, xp: ModuleType) -> list[Pass]:
+    # not a function within a function: one that calls itself would keep the labels alive
+    together = [Pass(part, joint_cells(labels[part], xp))]
+    # two passes cost at least twice the rows, so mostly there is nothing to compare
+    affordable = 2 * labels.shape[1] * (n_features + 6)
+    if part.stop - part.start == 1 or _cost(together, n_features) <= affordable:
+        return together
+    middle = (part.start + part.stop) // 2
+    halves = (slice(part.start, middle), slice(middle, part.stop))
+    apart = [found for half in halves for found in _cheapest(labels, half, n_features, xp)]
+    return min(together, apart, key=lambda passes: _cost(passes, n_features))
 
-    return best(0, n_segmentations) if n_segmentations else []
+
+def _cost(passes: Sequence[Pass], n_features: int) -> int:
+    """Return what passes take, in multiply-adds for each row."""
+    return sum(
+        cells.n_columns * (n_features + 6) + FLUSH_COST * cells.n_cells * (part.stop - part.start)
+        for part, cells in passes
+    )
 
 
 def joint_cells(labels: Array, xp: ModuleType) -> Cells:
@@ -126,54 +147,114 @@ def joint_cells(labels: Array, xp: ModuleType) -> Cells:
     return Cells(cell, n_cells, xp.bincount(cell, minlength=n_cells))
 
 
+def frame_of(device: Device, X: Array) -> Frame:
+    """Find the scale and the centre of all rows, which may be on either side.
+
+    Raises
+    ------
+    DataError
+        If a value is not finite.
+    """
+    xp = device.xp
+    largest = max(float(X.max()), -float(X.min()))
+    if not math.isfinite(largest):
+        raise DataError("X has values that are not finite; expected none")
+    scale = _scale(largest)
+    total = xp.zeros(X.shape[1], dtype=np.float64)
+
+    def add(rows: slice) -> None:
+        total[...] += on_device(device, X, rows).sum(axis=0, dtype=np.float64)
+
+    block = rows_per_block(8 * X.shape[1], device.free_bytes(), at_most=PREPARE_ROWS)
+    in_blocks(device, len(X), block, add, operation="silhouette")
+    return Frame(scale, (total / len(X) * scale).astype(np.float32))
+
+
 def plan_pairs(
-    X: Array, labels: Array, first_slots: Sequence[int], cells: Cells, xp: ModuleType
+    device: Device,
+    X: Array,
+    labels: Array,
+    first_slots: Sequence[int],
+    cells: Cells,
+    *,
+    frame: Frame,
+    n_slots: int,
+    most_rows: int,
 ) -> PairPlan:
-    """Lay the rows out as the kernel's columns: by cell, padded, feature-major, scaled.
+    """Lay rows out as the kernel's columns: by cell, padded, feature-major, scaled.
 
     Parameters
     ----------
-    X : Array of shape (n_samples, n_features), float32
-    labels : Array of shape (m, n_samples), int32
+    X : Array of shape (n_samples, n_features), float32, on either side
+    labels : Array of shape (m, n_samples), int32, on the device
     first_slots
         For each segmentation, the column of the result where its clusters start.
     cells
         The joint cells of these labels.
+    n_slots
+        Columns of the result; there is one more in a launch.
+    most_rows
+        How many rows a launch will have, at most.
     """
-    n_samples, n_features = X.shape
-    scale = _scale(X)
+    xp, (n_samples, n_features) = device.xp, X.shape
     column_of = _columns_of(cells, n_samples, xp)
-    columns = xp.full((n_features, cells.n_columns), np.nan, dtype=np.float32)
-    sq_norms = xp.zeros(cells.n_columns, dtype=np.float32)
-    centre = (X.mean(axis=0, dtype=np.float64) * scale).astype(np.float32)
-    for start in range(0, n_samples, PREPARE_ROWS):
-        part = slice(start, start + PREPARE_ROWS)
-        scaled = X[part] * np.float32(scale)
-        columns[:, column_of[part]] = scaled.T
-        # float32 like the kernel's own difference, summed in float64
-        centred = (scaled - centre).astype(np.float64)
-        sq_norms[column_of[part]] = (centred * centred).sum(axis=1).astype(np.float32)
+    width = cells.n_columns + _ceil_div(most_rows, TILE) * TILE
+    columns = xp.full((n_features, width), np.nan, dtype=np.float32)
+    sq_norms = xp.zeros(width, dtype=np.float32)
     cell_ends = xp.cumsum(_whole(cells.counts, GROUP)) // GROUP
     cell_ends[-1] = cells.n_columns // GROUP  # the last cell takes the padding at the end
-    tile_starts = xp.arange(0, cells.n_columns, TILE) // GROUP
+    cell_ends = xp.concatenate([cell_ends, xp.full(1, width // GROUP, dtype=cell_ends.dtype)])
+    tile_starts = xp.arange(0, width, TILE) // GROUP
     tile_cells = xp.searchsorted(cell_ends, tile_starts, side="right")
-    cell_slots = xp.empty((cells.n_cells, labels.shape[0]), dtype=np.int32)
+    cell_slots = xp.full((cells.n_cells + 1, labels.shape[0]), n_slots, dtype=np.int32)
     offsets = xp.asarray(np.asarray(first_slots, dtype=np.int32))
     cell_slots[cells.cell] = labels.T + offsets
-    return PairPlan(
+    plan = PairPlan(
         columns=columns,
         sq_norms=sq_norms,
-        centre=centre,
+        frame=frame,
         tile_cells=tile_cells.astype(np.int32),
         cell_ends=cell_ends.astype(np.int32),
         cell_slots=cell_slots,
         column_of=column_of,
-        scale=scale,
+        n_columns=cells.n_columns,
     )
+    for part in _parts(device, n_samples, n_features):
+        _put(plan, column_of[part], on_device(device, X, part))
+    return plan
+
+
+def put_rows(device: Device, plan: PairPlan, X: Array, rows: Array) -> Array:
+    """Put rows, by their numbers, into the room behind the columns; return their columns."""
+    places = plan.n_columns + device.xp.arange(len(rows), dtype=np.int64)
+    for part in _parts(device, len(rows), X.shape[1]):
+        _put(plan, places[part], taken(device, X, rows[part]))
+    return places
+
+
+def _parts(device: Device, n_rows: int, n_features: int) -> Iterator[slice]:
+    """Cut rows so that what is made of them on the way is a share of the free memory."""
+    fitting = int(BLOCK_SHARE * device.free_bytes()) // (PREPARE_VALUE_BYTES * n_features)
+    length = max(1, min(PREPARE_ROWS, fitting))
+    return (slice(start, start + length) for start in range(0, n_rows, length))
+
+
+def _put(plan: PairPlan, places: Array, rows: Array) -> None:
+    """Fill these columns with rows that are on the device."""
+    scaled = rows * np.float32(plan.frame.scale)
+    plan.columns[:, places] = scaled.T
+    # float32 like the kernel's own difference, summed in float64
+    centred = (scaled - plan.frame.centre).astype(np.float64)
+    plan.sq_norms[places] = (centred * centred).sum(axis=1).astype(np.float32)
 
 
 def plan_launch(
-    n_rows: int, n_columns: int, n_features: int, n_slots: int, limits: DeviceLimits
+    n_rows: int,
+    n_columns: int,
+    n_features: int,
+    n_slots: int,
+    limits: DeviceLimits,
+    part_bytes: int = PART_BYTES,
 ) -> LaunchPlan:
     """Choose the grid and how many features a block keeps in shared memory."""
     budget = min(
@@ -186,7 +267,7 @@ def plan_launch(
     row_tiles = _ceil_div(n_rows, BLOCK_THREADS // 2)
     n_tiles = n_columns // TILE
     wanted = _ceil_div(WAVES * BLOCKS_PER_MULTIPROCESSOR * limits.n_multiprocessors, row_tiles)
-    affordable = max(1, PART_BYTES // (8 * n_rows * n_slots))
+    affordable = max(1, part_bytes // (8 * n_rows * n_slots))
     part_tiles = _ceil_div(n_tiles, min(wanted, affordable, n_tiles))
     grid = (row_tiles, _ceil_div(n_tiles, part_tiles))
     return LaunchPlan(LaunchShape(grid, BLOCK_THREADS, shared_bytes(depth)), depth, part_tiles)
@@ -213,10 +294,21 @@ def shared_bytes(depth: int) -> int:
     return 8 * n_rows + 4 * n_floats
 
 
-def rows_per_launch(n_columns: int, n_slots: int, limits: DeviceLimits) -> int:
-    """Return how many rows one launch takes: whole waves of blocks if it can be."""
+def rows_per_launch(
+    n_columns: int,
+    n_slots: int,
+    limits: DeviceLimits,
+    *,
+    n_features: int = 0,
+    part_bytes: int = PART_BYTES,
+) -> int:
+    """Return how many rows one launch takes: whole waves of blocks if it can be.
+
+    Neither their sums nor, with `n_features`, their values take more than `part_bytes`.
+    """
     wave = BLOCK_THREADS // 2 * BLOCKS_PER_MULTIPROCESSOR * limits.n_multiprocessors
-    rows = min(PAIRS_PER_LAUNCH // n_columns, PART_BYTES // (8 * n_slots))
+    fitting = part_bytes // max(8 * n_slots, 4 * (n_features + 1))
+    rows = min(PAIRS_PER_LAUNCH // n_columns, fitting)
     return rows // wave * wave or min(wave, max(1, rows))
 
 
@@ -231,13 +323,12 @@ def _columns_of(cells: Cells, n_samples: int, xp: ModuleType) -> Array:
     return columns
 
 
-def _scale(X: Array) -> float:
-    """Return the power of two that brings the largest value of X to between 0.5 and 1.
+def _scale(largest: float) -> float:
+    """Return the power of two that brings the largest value to between 0.5 and 1.
 
     Squares can then neither overflow nor, where it would matter, underflow; a power of
     two changes no other bit.
     """
-    largest = max(float(X.max()), -float(X.min()))
     exponent = math.frexp(largest)[1]
     # beyond this the scale itself would not be a normal float32
     return math.ldexp(1.0, -min(max(exponent, -126), 126))

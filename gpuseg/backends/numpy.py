@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from gpuseg.backends.base import Backend
 from gpuseg.backends.content_order import content_order
 from gpuseg.backends.cpu.threads import in_threads
 from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans, Table
@@ -31,6 +32,10 @@ class NumPyBackend:
 
     name: str = "numpy"
     xp: ModuleType = np
+
+    def in_host_memory(self) -> Backend:
+        """Return itself: its arrays are there."""
+        return self
 
     def numbers(self, column: pa.ChunkedArray) -> Array:
         """Return an Arrow column of numbers as float64, (n,), NaN where there is none."""

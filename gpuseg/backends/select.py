@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 from gpuseg.backends.base import Backend
 from gpuseg.backends.gpu_checks import Check, gpu_checks
 from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.errors import BackendUnavailableError
+
+log = logging.getLogger("gpuseg")
+
+T = TypeVar("T")
 
 
 class Engine(NamedTuple):
@@ -16,6 +22,40 @@ class Engine(NamedTuple):
 
     backend: Backend
     reason: str
+    warnings: tuple[str, ...] = ()
+
+    def where_it_fits(self, work: Callable[[Engine], T]) -> T:
+        """Do the work with arrays on the device or, where they do not fit, in host memory.
+
+        Parameters
+        ----------
+        work
+            Done with this engine and, when memory runs out, from its start with one that
+            keeps arrays in host memory.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If memory runs out even so.
+        """
+        try:
+            return work(self)
+        except MemoryError as error:
+            elsewhere = self.backend.in_host_memory()
+            if elsewhere is self.backend:
+                raise
+            obstacle = str(error) or type(error).__name__
+        # only here, with the failed attempt's frames and arrays gone, is there memory again
+        gc.collect()
+        what = in_host_memory(obstacle)
+        log.warning(what)
+        reason = f"{self.reason}; {what}"
+        return work(Engine(elsewhere, reason, (*self.warnings, what)))
+
+
+def in_host_memory(obstacle: str) -> str:
+    """Say where rows are kept when the device cannot hold them, and why."""
+    return f"rows are kept in host memory and pass through the GPU in blocks: {obstacle}"
 
 
 def select_backend(asked: str) -> Engine:

@@ -102,10 +102,11 @@ def _on_scales(
     table: Table, plans: Sequence[ColumnPlan], settings: FeatureSettings
 ) -> Iterator[tuple[RuleColumn, float | None]]:
     """Yield the columns, and where the scale of each becomes logarithmic."""
+    columns = Columns(NumPyBackend(), table)  # a line is cut on the host
     with Calculator() as calculator:
         for plan in plans:
             assert plan.reading is not None
-            cleaned = plan.reading.read(Columns(NumPyBackend(), table))
+            cleaned = plan.reading.read(columns)
             encoder, _notes = fit_numeric(plan.reading, cleaned, settings, np)
             column = sql_column(
                 calculator, table.arrow, plan.column, cleaned.kind, cleaned.values

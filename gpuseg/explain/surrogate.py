@@ -15,6 +15,8 @@ from gpuseg.explain.conditions import Condition, InRange, Mask, Missing, OneOf, 
 from gpuseg.explain.sampling import sample_rows, take
 from gpuseg.records import SegmentTree
 
+#: `rule` and `sql` (a WHERE clause) lead to the leaf; `coverage` is the share of the segment's
+#: rows that are in it, `precision` the share of its rows that are of the segment.
 TREE_SCHEMA = pa.schema(
     [
         ("leaf", pa.int32()),

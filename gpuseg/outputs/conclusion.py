@@ -91,12 +91,10 @@ def conclude(
         stages=stages,
         n_features=int(features.X.shape[1]),
         warnings=(
-            *features.warnings,
-            *swept.warnings,
-            *choice.warnings,
-            *explanation.warnings,
-            *lost,
-            *_not_yet(settings),
+            engine.warnings
+            + _warnings(features, swept, choice, explanation)
+            + lost
+            + _not_yet(settings)
         ),
         tree=tree,
         segments=segments,
@@ -129,7 +127,7 @@ def conclude_placed(
         backend_reason=engine.reason,
         stages=stages,
         n_features=int(features.X.shape[1]),
-        warnings=features.warnings,
+        warnings=(*engine.warnings, *features.warnings),
         segments=model.segments,
     )
 
@@ -194,11 +192,15 @@ def _fitted_model(
     )
 
 
-def _not_yet(settings: Settings) -> list[str]:
+def _warnings(*rooms: FeatureMatrix | SweepResult | Choice | Explanation) -> tuple[str, ...]:
+    return tuple(warning for room in rooms for warning in room.warnings)
+
+
+def _not_yet(settings: Settings) -> tuple[str, ...]:
     if settings.audience_name is None:
-        return []
+        return ()
     words = f"the audience '{settings.audience_name}' was not touched: this version does not push"
-    return [f"{words} segments to Treasure Data yet"]
+    return (f"{words} segments to Treasure Data yet",)
 
 
 def summary(result: Segmentation, *, hide_table_contents: bool = False) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from doubles.gpu_on_host import gpu_on_host
+from doubles.gpu_on_host import gpu_on_host, streaming_on_host
 
 from gpuseg.backends.gpu import GpuBackend
 from gpuseg.backends.numpy import NumPyBackend
@@ -28,17 +28,29 @@ def real_gpu():
     pytest.skip(reason)
 
 
-ENGINES = {"numpy": NumPyBackend, "gpu-on-host": gpu_on_host, "gpu": real_gpu}
+def streaming_gpu():
+    """Return the engine on a device, with arrays in host memory."""
+    return real_gpu().in_host_memory()
+
+
+ENGINES = {
+    "numpy": NumPyBackend,
+    "gpu-on-host": gpu_on_host,
+    "streaming-on-host": streaming_on_host,
+    "gpu": real_gpu,
+    "streaming-gpu": streaming_gpu,
+}
+ON_A_GPU = [pytest.param(name, marks=pytest.mark.gpu) for name in ("gpu", "streaming-gpu")]
 
 
 @pytest.fixture(
     scope="module",
-    params=["numpy", "gpu-on-host", pytest.param("gpu", marks=pytest.mark.gpu)],
+    params=["numpy", "gpu-on-host", "streaming-on-host", *ON_A_GPU],
 )
 def backend(request):
     return ENGINES[request.param]()
 
 
-@pytest.fixture(scope="module", params=["gpu-on-host", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.fixture(scope="module", params=["gpu-on-host", "streaming-on-host", *ON_A_GPU])
 def gpu(request):
     return ENGINES[request.param]()

@@ -8,6 +8,8 @@ that CuPy does not have, and of those only what is listed.
 from __future__ import annotations
 
 import sys
+import weakref
+from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
@@ -47,6 +49,56 @@ class Place:
 PLACE = Place()
 
 
+class Memory:
+    """The device's memory: counts what is in use, and refuses what does not fit.
+
+    Parameters
+    ----------
+    n_bytes
+        How much there is.
+    fails_at
+        The number of an allocation, from 0, that is refused although there is room.
+    """
+
+    def __init__(self, n_bytes: float = float("inf"), fails_at: int | None = None) -> None:
+        self.n_bytes, self.fails_at = n_bytes, fails_at
+        self.used = self.peak = self.n_allocations = self.n_refused = 0
+        self._alive: set[int] = set()
+
+    def hold(self, host: np.ndarray) -> None:
+        """Count an array's memory once, however many views of it there are."""
+        while isinstance(host.base, np.ndarray):
+            host = host.base
+        if id(host) in self._alive:
+            return
+        number, self.n_allocations = self.n_allocations, self.n_allocations + 1
+        if number == self.fails_at or self.used + host.nbytes > self.n_bytes:
+            self.n_refused += 1
+            raise MemoryError(f"Out of memory allocating {host.nbytes:,} bytes")
+        self._alive.add(id(host))
+        self.used += host.nbytes
+        self.peak = max(self.peak, self.used)
+        weakref.finalize(host, self._gone, id(host), host.nbytes)
+
+    def _gone(self, key: int, n_bytes: int) -> None:
+        self._alive.discard(key)
+        self.used -= n_bytes
+
+
+#: What is counted now, one for each `counted` that is entered.
+_MEMORIES: list[Memory] = []
+
+
+@contextmanager
+def counted(memory: Memory):
+    """Let arrays made from here on take memory; results of NumPy's functions are arrays."""
+    _MEMORIES.append(memory)
+    try:
+        yield memory
+    finally:
+        _MEMORIES.remove(memory)
+
+
 class DeviceArray:
     """An array that can be reached only as one on a device can."""
 
@@ -54,6 +106,8 @@ class DeviceArray:
     __hash__ = None
 
     def __init__(self, host: np.ndarray) -> None:
+        for memory in _MEMORIES:
+            memory.hold(host)
         self._host = host
 
     def __array__(self, *_args, **_options):

@@ -24,5 +24,21 @@ class StrictDevice(HostDevice):
         super().launch(kernel, shape, there)
 
 
+class CountedDevice(StrictDevice):
+    """A `StrictDevice` with so much memory and no more; see `device_arrays.counted`."""
+
+    def __init__(self, memory, **options):
+        super().__init__(**options)
+        self.memory = memory
+
+    def free_bytes(self):
+        return int(min(self.memory.n_bytes - self.memory.used, 2**40))
+
+
+def streaming_on_host() -> GpuBackend:
+    """Return an engine that keeps arrays in host memory, on a device of 1 MiB."""
+    return GpuBackend(StrictDevice(free=2**20), cuml_on_host.libraries(), streams=True)
+
+
 def gpu_on_host() -> GpuBackend:
     return GpuBackend(StrictDevice(), cuml_on_host.libraries())

@@ -1,12 +1,13 @@
 """Launches are held against what a kernel declares, and that against the kernel's text."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from gpuseg.backends import cuda_silhouette
-from gpuseg.backends.cuda_device import Kernel, checked_arguments
+from gpuseg.backends.cuda_device import CupyDevice, Kernel, checked_arguments
 from gpuseg.backends.gpu import nearest, projection
 from gpuseg.backends.kernel_loader import KERNEL_FOLDERS, kernel_text
 
@@ -72,3 +73,15 @@ def test_declared_parameters_are_those_of_the_text(kernel):
     declared = {name: C_TYPES[dtype] for name, dtype in kernel.arrays.items()}
     declared |= {name: C_TYPES[dtype].rstrip("*") for name, dtype in kernel.scalars.items()}
     assert list(found.items()) == list(declared.items())
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"), [(0, 50, 1030), (60, 50, 10), (40, 50, 0), (5000, 50, 1030)]
+)
+def test_free_memory_is_what_cupy_may_still_take(limit, used, expected):
+    """The device's, with what the pool keeps unused, within the pool's limit; 0 is none."""
+    pool = SimpleNamespace(free_bytes=lambda: 30, used_bytes=lambda: used, get_limit=lambda: limit)
+    device = CupyDevice.__new__(CupyDevice)
+    device.xp = SimpleNamespace(get_default_memory_pool=lambda: pool)
+    device._device = SimpleNamespace(mem_info=(1000, 2000))
+    assert device.free_bytes() == expected

@@ -19,6 +19,20 @@ DEVICES = {
 }
 
 
+def lay_out(X, labels, first_slots, *, most_rows=0, n_slots=12):
+    cells, device = plan.joint_cells(labels, np), HostDevice()
+    return plan.plan_pairs(
+        device,
+        X,
+        labels,
+        first_slots,
+        cells,
+        frame=plan.frame_of(device, X),
+        n_slots=n_slots,
+        most_rows=most_rows,
+    )
+
+
 def make(n=333, d=5, n_clusters=(2, 3, 7), seed=0):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, d)).astype(np.float32)
@@ -30,12 +44,12 @@ def make(n=333, d=5, n_clusters=(2, 3, 7), seed=0):
 def test_every_row_has_a_column_of_its_own_in_its_cells_groups(n):
     X, labels, first_slots = make(n)
     cells = plan.joint_cells(labels, np)
-    pairs = plan.plan_pairs(X, labels, first_slots, cells, np)
+    pairs = lay_out(X, labels, first_slots)
 
     assert pairs.columns.shape == (5, cells.n_columns)
     assert cells.n_columns % plan.TILE == 0
     assert len(set(pairs.column_of)) == n
-    np.testing.assert_array_equal(pairs.columns[:, pairs.column_of].T, X * pairs.scale)
+    np.testing.assert_array_equal(pairs.columns[:, pairs.column_of].T, X * pairs.frame.scale)
     assert np.isnan(np.delete(pairs.columns, pairs.column_of, axis=1)).all()
 
     cell_of_group = np.searchsorted(pairs.cell_ends, np.arange(cells.n_columns // 4), "right")
@@ -44,11 +58,28 @@ def test_every_row_has_a_column_of_its_own_in_its_cells_groups(n):
     np.testing.assert_array_equal(pairs.tile_cells, cell_of_group[:: plan.TILE // 4])
 
 
+def test_rows_lie_behind_the_columns_in_tiles_of_a_slot_of_their_own():
+    X, labels, first_slots = make()
+    pairs = lay_out(X, labels, first_slots, most_rows=150, n_slots=12)
+    assert pairs.columns.shape[1] == pairs.n_columns + 2 * plan.TILE
+    rows = np.array([7, 332, 7, 0])
+    places = plan.put_rows(HostDevice(), pairs, X, rows)
+    np.testing.assert_array_equal(places, pairs.n_columns + np.arange(4))
+    # the very bits of their columns, so that a row's distance to itself is 0
+    np.testing.assert_array_equal(pairs.columns[:, places], pairs.columns[:, pairs.column_of[rows]])
+    np.testing.assert_array_equal(pairs.sq_norms[places], pairs.sq_norms[pairs.column_of[rows]])
+    first = pairs.n_columns // plan.TILE
+    assert (pairs.tile_cells[first:] == len(pairs.cell_ends) - 1).all()
+    assert (pairs.tile_cells[:first] < len(pairs.cell_ends) - 1).all()
+    assert (pairs.cell_slots[-1] == 12).all()
+    assert (pairs.cell_slots[:-1] < 12).all()
+
+
 def test_norms_are_those_of_the_centred_rows():
     X, labels, first_slots = make()
     X += 1000
-    pairs = plan.plan_pairs(X, labels, first_slots, plan.joint_cells(labels, np), np)
-    centred = X.astype(np.float64) * pairs.scale - pairs.centre
+    pairs = lay_out(X, labels, first_slots)
+    centred = X.astype(np.float64) * pairs.frame.scale - pairs.frame.centre
     expected = (centred**2).sum(axis=1)
     np.testing.assert_allclose(pairs.sq_norms[pairs.column_of], expected, rtol=1e-4)
 
@@ -58,11 +89,11 @@ def test_the_scale_is_an_exact_power_of_two_that_float32_has(largest):
     X, labels, first_slots = make(n=4, d=1)
     X[:] = largest
     X[0] = 0
-    pairs = plan.plan_pairs(X, labels, first_slots, plan.joint_cells(labels, np), np)
-    assert np.frexp(pairs.scale)[0] == 0.5
-    assert np.finfo(np.float32).tiny <= pairs.scale < np.inf
+    pairs = lay_out(X, labels, first_slots)
+    assert np.frexp(pairs.frame.scale)[0] == 0.5
+    assert np.finfo(np.float32).tiny <= pairs.frame.scale < np.inf
     assert np.nanmax(abs(pairs.columns)) <= 4
-    np.testing.assert_array_equal(pairs.columns[0, pairs.column_of] / pairs.scale, X[:, 0])
+    np.testing.assert_array_equal(pairs.columns[0, pairs.column_of] / pairs.frame.scale, X[:, 0])
 
 
 def test_joint_labels_of_many_segmentations_do_not_overflow():

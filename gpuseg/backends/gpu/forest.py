@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpuseg.backends.cuda_device import Device
 from gpuseg.backends.gpu.libraries import Libraries
+from gpuseg.backends.gpu.memory import with_fewer_rows
+from gpuseg.backends.gpu.rows import is_there, taken
 from gpuseg.backends.sample import accuracy_over_all_rows, stratified_rows
 from gpuseg.errors import SettingsError
 from gpuseg.records import Array, Forest, Progress
@@ -69,28 +72,44 @@ def fit_forest(
         raise SettingsError(
             f"max_depth is {max_depth}; on the GPU trees are explained to depth {MOST_DEPTH}"
         )
+    host_labels = device.xp.asnumpy(labels)
+    growth = {"n_estimators": n_trees, "max_depth": max_depth, "random_state": random_state}
+
+    def grow(most_rows: int) -> Forest:
+        rows = stratified_rows(host_labels, n_clusters, most_rows)
+        return _grown(device, libraries, X, host_labels, rows, n_clusters, growth)
+
+    n_rows = min(max_rows, len(X))
+    forest = with_fewer_rows(device, n_rows, grow, operation="forest")
+    progress(1.0)
+    return forest
+
+
+def _grown(
+    device: Device,
+    libraries: Libraries,
+    X: Array,
+    host_labels: Any,
+    rows: Any,
+    n_clusters: int,
+    growth: Mapping[str, int],
+) -> Forest:
+    """Fit the forest on these rows."""
     xp = device.xp
-    host_labels = xp.asnumpy(labels)
-    rows = stratified_rows(host_labels, n_clusters, max_rows)
-    fitted_X = X if len(rows) == len(X) else X.take(xp.asarray(rows), axis=0)
+    all_there = len(rows) == len(X) and is_there(device, X)
+    fitted_X = X if all_there else taken(device, X, rows)
     clusters, codes = np.unique(host_labels[rows], return_inverse=True)
     model, importance, accuracy = None, np.zeros(X.shape[1]), 1.0
     if len(clusters) > 1:
         device.release()
-        model = libraries.call(
-            "forest",
-            n_estimators=n_trees,
-            max_depth=max_depth,
-            n_bins=min(N_BINS, len(rows)),
-            random_state=random_state,
-        )
+        model = libraries.call("forest", n_bins=min(N_BINS, len(rows)), **growth)
         libraries.call("forest.fit", model, fitted_X, xp.asarray(codes.astype(np.int32)))
         importance = _importance(xp.asnumpy(model.feature_importances_))
         votes = xp.asnumpy(model.oob_decision_function_)
         sizes = np.bincount(host_labels, minlength=n_clusters)[clusters]
         accuracy = accuracy_over_all_rows(votes, codes, sizes)
+    n_trees, max_depth = growth["n_estimators"], growth["max_depth"]
     n_leaves = n_trees * min(len(rows), 2**max_depth)
-    progress(1.0)
     return Forest(
         trees=CumlForest(model, clusters, n_clusters, max_depth, n_trees, n_leaves),
         importance=importance,

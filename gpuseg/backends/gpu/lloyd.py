@@ -3,11 +3,13 @@
 cuML adds floats in an order that changes from run to run, leaves empty clusters where they
 are, and stops by rules of its own. So its centroids are rounded to where its stopping rule
 leaves them anyway, and the last steps are ours: nearest centroids by our kernel, sums in
-float64 in a fixed order, empty clusters refilled.
+float64 in a fixed order, empty clusters refilled. Rows that do not fit the device, or not
+with cuML beside them, go through it in passes instead: see `passes`.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,12 +18,14 @@ import numpy as np
 
 from gpuseg.backends.cuda_device import Device
 from gpuseg.backends.gpu.libraries import Libraries
+from gpuseg.backends.gpu.memory import failed, fits, kmeans_row_bytes
 from gpuseg.backends.gpu.nearest import assign, checked_centroids
+from gpuseg.backends.gpu.passes import SETTLING_STEPS, lloyd_in_passes
+from gpuseg.backends.gpu.rows import is_there, on_device
 from gpuseg.backends.gpu.sums import cluster_sums, mean_variance
 from gpuseg.records import Array, Assignment, KMeansFit, Progress
 
-#: Steps of our own after cuML's, at most; they end earlier when no label changes.
-SETTLING_STEPS = 20
+log = logging.getLogger("gpuseg")
 
 #: cuML refuses a tolerance of 0.
 SMALLEST_TOL = 1e-30
@@ -51,11 +55,11 @@ def lloyd(
     tol: float,
     progress: Progress,
 ) -> list[KMeansFit]:
-    """Run k-means from each start, one after another; see ``Backend.lloyd``.
+    """Run k-means from each start; see ``Backend.lloyd``.
 
     Parameters
     ----------
-    X : Array of shape (n_samples, n_features), float32, C order, finite, on the device
+    X : Array of shape (n_samples, n_features), float32, C order, finite, on either side
     starts : sequence of host arrays of shape (n_clusters, n_features)
     max_iter : int
         Steps in all; 0 only assigns the rows to the starts.
@@ -65,7 +69,7 @@ def lloyd(
     Returns
     -------
     list of KMeansFit
-        In the order of `starts`; centroids on the host, labels on the device.
+        In the order of `starts`; centroids on the host, labels on the side of `X`.
 
     Raises
     ------
@@ -75,13 +79,31 @@ def lloyd(
     for start in starts:
         checked_centroids(device, X, start)
     device.release()  # cuML cannot use what CuPy keeps
-    runs = _Runs(device, libraries, X)
-    fits = []
     variance = mean_variance(device, X) if starts and max_iter > 0 else 0.0
-    for start in starts:
-        fits.append(runs.run(start, max_iter, tol, variance))
-        progress(len(fits) / len(starts))
-    return fits
+    needed = X.nbytes + len(X) * kmeans_row_bytes()
+    if not is_there(device, X) and not fits(needed, device.free_bytes()):
+        return lloyd_in_passes(
+            device, X, starts, max_iter=max_iter, tol=tol, variance=variance, progress=progress
+        )
+    fits_found: list[KMeansFit] = []
+
+    def run_all() -> None:
+        runs = _Runs(device, libraries, on_device(device, X))
+        for start in starts:
+            fit = runs.run(start, max_iter, tol, variance)
+            labels = fit.labels if is_there(device, X) else device.xp.asnumpy(fit.labels)
+            fits_found.append(fit._replace(labels=labels))
+            progress(len(fits_found) / len(starts))
+
+    failure = failed(run_all)
+    if failure is None:
+        return fits_found
+    device.release()
+    log.warning("k-means: the device's memory ran out (%s); going on in passes", failure)
+    rest = starts[len(fits_found) :]
+    return fits_found + lloyd_in_passes(
+        device, X, rest, max_iter=max_iter, tol=tol, variance=variance, progress=progress
+    )
 
 
 class _Runs:

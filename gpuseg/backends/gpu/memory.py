@@ -6,12 +6,16 @@ The arithmetic of the device's memory stands here alone, so that a dry run can u
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
+from gpuseg.errors import DeviceMemoryError
 from gpuseg.records import Progress, no_progress
 
 log = logging.getLogger("gpuseg")
+
+T = TypeVar("T")
 
 #: Share of the free memory that a block may take: what the libraries allocate on the way
 #: is known only roughly, and a device is often shared with a display.
@@ -23,6 +27,32 @@ MOST_SUMMED_ROWS = 65_536
 
 #: Rows of a block, at least; if these do not fit, nothing will.
 FEWEST_ROWS = 256
+
+#: Bytes of a block that comes from the host, at most: CuPy copies through a buffer of the
+#: same size that is locked in host memory, and a larger block moves no faster.
+STREAM_BYTES = 2**28
+
+#: Features, the matrix made of them, and the matrix in its new order exist at once.
+MATRIX_COPIES = 3
+
+#: Arrays of 8 bytes a row that are alive while rows are put in order, and while they are
+#: sorted by their labels: as measured with NumPy (a test repeats it), and two for CuPy's
+#: sort (an estimate).
+ORDER_ARRAYS = 9 + 2
+CELL_ARRAYS = 8 + 2
+
+#: And while they are put in their place: cell, column, and what an index makes of them.
+PLACING_ARRAYS = 3 + 2
+
+#: Bytes a row of what an assignment returns; two are alive, the old one and the new.
+ASSIGNMENT_BYTES = 16
+
+#: cuML's k-means keeps a norm, a distance and a number for each row (an estimate).
+CUML_KMEANS_ROW_BYTES = 24
+
+#: Labels that are alive at the end of a sweep: three finalists for each of eight k. A sweep
+#: over more of them may turn out too large on its way, and then starts anew.
+LABELS_BYTES = 4 * 3 * 8
 
 #: cuML's SHAP counts its output in 32 bits: rows * classes * (features + 1) stay below.
 MOST_SHAP_VALUES = 2**31 - 1
@@ -68,6 +98,39 @@ class Memory(Protocol):
 
     def release(self) -> None:
         """Hand memory that is kept for later back to the device."""
+
+
+def resident_bytes(n_rows: int, n_features: int) -> int:
+    """Return what a device must have free for rows to stay there through a whole run.
+
+    Parameters
+    ----------
+    n_features
+        Before any projection.
+    """
+    preparing = max(4 * MATRIX_COPIES * n_features, 4 * n_features + 8 * ORDER_ARRAYS)
+    return n_rows * max(preparing, 4 * n_features + LABELS_BYTES + kmeans_row_bytes())
+
+
+def kmeans_row_bytes() -> int:
+    """Return what a row takes, besides itself, while cuML's k-means runs on it."""
+    return 2 * ASSIGNMENT_BYTES + CUML_KMEANS_ROW_BYTES
+
+
+def pass_row_bytes(n_features: int, n_clusters: int) -> int:
+    """Return what a row takes in a pass of k-means: it, its assignment and its sums."""
+    return 4 * n_features + ASSIGNMENT_BYTES + sum_row_bytes(n_features, n_clusters)
+
+
+def pair_row_bytes(n_features: int, n_segmentations: int) -> int:
+    """Return what a row takes as a column of pairs.
+
+    Its labels; besides, first its cells are found, then its values and norm are put in their
+    place, with the labels once more.
+    """
+    labels = 4 * n_segmentations
+    placing = 4 * (n_features + 1) + labels + 8 * PLACING_ARRAYS
+    return labels + max(8 * CELL_ARRAYS, placing)
 
 
 def sum_row_bytes(n_values: int, n_groups: int) -> int:
@@ -127,10 +190,21 @@ def rows_per_block(row_bytes: int, free_bytes: int, *, at_most: int) -> int:
     >>> rows_per_block(1_000, 10**12, at_most=65_536)
     65536
     """
-    fitting = int(BLOCK_SHARE * free_bytes) // row_bytes
+    fitting = int(BLOCK_SHARE * max(0, free_bytes)) // row_bytes
     if fitting >= at_most:
         return max(1, at_most)
     return max(FEWEST_ROWS, 1 << max(0, fitting.bit_length() - 1))
+
+
+def streamed_rows(row_bytes: int, free_bytes: int) -> int:
+    """Return how many rows that come from the host are a block."""
+    at_most = max(FEWEST_ROWS, STREAM_BYTES // row_bytes)
+    return rows_per_block(row_bytes, free_bytes, at_most=at_most)
+
+
+def fits(n_bytes: int, free_bytes: int) -> bool:
+    """Tell whether something may be brought to the device as a whole for one operation."""
+    return n_bytes <= BLOCK_SHARE * free_bytes
 
 
 def in_blocks(
@@ -154,33 +228,112 @@ def in_blocks(
 
     Raises
     ------
-    MemoryError
-        If even `FEWEST_ROWS` rows do not fit. CuPy's and RMM's errors are of this kind.
+    DeviceMemoryError
+        If even `FEWEST_ROWS` rows do not fit.
     """
     start = 0
     while start < n_rows:
         stop = min(start + block_rows, n_rows)
-        if _fits(work, slice(start, stop), stop - start > FEWEST_ROWS):
+        if stop - start <= FEWEST_ROWS:
+            with told_clearly(memory, operation, stop - start):
+                work(slice(start, stop))
+            failure = None
+        else:
+            failure = failed(work, slice(start, stop))
+        if failure is None:
             start = stop
             progress(start / n_rows)
             continue
         # only here, with the failed attempt's frames and arrays gone, is there anything to free
         memory.release()
-        halved = max(FEWEST_ROWS, (stop - start) // 2)
+        block_rows = max(FEWEST_ROWS, (stop - start) // 2)
         log.warning(
             "%s: the device's memory ran out with %s rows at a time; going on with %s",
             operation,
             f"{stop - start:,}",
-            f"{halved:,}",
+            f"{block_rows:,}",
         )
-        block_rows = halved
 
 
-def _fits(work: Callable[[slice], None], rows: slice, may_fail: bool) -> bool:
+def with_fewer_rows(memory: Memory, n_rows: int, work: Callable[[int], T], *, operation: str) -> T:
+    """Return ``work(n_rows)`` or, where memory keeps running out, what half as many give.
+
+    Once it is only tried again: with all memory given back, the same rows may fit.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If even `FEWEST_ROWS` rows do not fit.
+    """
+    found: list[T] = []
+    n_failures = 0
+    while n_rows > FEWEST_ROWS:
+        failure = failed(lambda most: found.append(work(most)), n_rows)
+        if failure is None:
+            return found[0]
+        memory.release()
+        n_failures += 1
+        if n_failures == 1:
+            continue
+        log.warning(
+            "%s: the device's memory ran out with %s rows; going on with a sample of %s",
+            operation,
+            f"{n_rows:,}",
+            f"{n_rows // 2:,}",
+        )
+        n_rows //= 2
+    with told_clearly(memory, operation, n_rows):
+        return work(n_rows)
+
+
+def failed(work: Callable[..., None], *arguments: Any) -> str | None:
+    """Do the work; return what was said if memory ran out: CuPy's and RMM's errors are such."""
     try:
-        work(rows)
-    except MemoryError:
-        if not may_fail:
+        work(*arguments)
+    except MemoryError as error:
+        return str(error) or type(error).__name__
+    return None
+
+
+@contextmanager
+def told_clearly(memory: Memory, operation: str, n_rows: int | None = None) -> Iterator[None]:
+    """Turn the libraries' out-of-memory errors into one that says what to do."""
+    try:
+        yield
+    except MemoryError as error:
+        # NumPy's own are about host memory: nothing is wrong with the device
+        if isinstance(error, DeviceMemoryError) or type(error).__module__.startswith("numpy"):
             raise
-        return False
-    return True
+        failure = str(error) or type(error).__name__
+        raise DeviceMemoryError(_out_of_memory(memory, operation, failure, n_rows)) from error
+
+
+def _out_of_memory(memory: Memory, operation: str, failure: str, n_rows: int | None = None) -> str:
+    """Say what was done, what was missing, what is free and what can be done."""
+    block = "" if n_rows is None else f" with {n_rows:,} rows at a time, the fewest"
+    return (
+        f"{operation}: the GPU's memory ran out{block} ({failure}); "
+        f"{in_units(memory.free_bytes())} are free now. Close what else uses the GPU, use fewer "
+        "columns or clusters, or --backend numpy"
+    )
+
+
+def does_not_fit(n_rows: int, n_features: int, needed_bytes: int, free_bytes: int) -> str:
+    """Say why rows cannot stay on the device."""
+    return (
+        f"{n_rows:,} rows x {n_features:,} features need about {in_units(needed_bytes)} of GPU "
+        f"memory, {in_units(free_bytes)} are free"
+    )
+
+
+def in_units(n_bytes: int) -> str:
+    """Return a number of bytes for people.
+
+    Examples
+    --------
+    >>> in_units(3 * 2**30), in_units(5_000_000), in_units(700)
+    ('3.0 GiB', '4.8 MiB', '0.7 KiB')
+    """
+    units = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
+    power, unit = next((u for u in units if n_bytes >= 2 ** u[0]), units[-1])
+    return f"{n_bytes / 2**power:,.1f} {unit}"

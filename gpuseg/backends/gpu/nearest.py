@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from gpuseg.backends.cuda_device import Device, DeviceLimits, Kernel, LaunchShape, check_array
+from gpuseg.backends.gpu.memory import ASSIGNMENT_BYTES, in_blocks
+from gpuseg.backends.gpu.rows import give_back, library_of, on_device, rows_at_once, to_fill
 from gpuseg.errors import ShapeError
 from gpuseg.records import Array, Assignment, Progress, no_progress
 
@@ -42,38 +44,51 @@ def assign(
 
     Parameters
     ----------
-    X : Array of shape (n_samples, n_features), float32, C order, finite, on the device
+    X : Array of shape (n_samples, n_features), float32, C order, finite, on either side
     centroids : host or device array of shape (n_clusters, n_features)
 
     Returns
     -------
     Assignment
-        The bits of the NumPy engine.
+        The bits of the NumPy engine, on the side of `X`.
 
     Raises
     ------
     ShapeError
         If an array has another type or shape than stated.
     """
-    xp = device.xp
     there = checked_centroids(device, X, centroids)
-    n_samples, n_features = X.shape
+    home, (n_samples, n_features) = library_of(device, X), X.shape
     found = Assignment(
-        labels=xp.empty(n_samples, dtype=np.int32),
-        sq_distances=xp.empty(n_samples, dtype=np.float32),
-        second_labels=xp.empty(n_samples, dtype=np.int32),
-        second_sq_distances=xp.empty(n_samples, dtype=np.float32),
+        labels=home.empty(n_samples, dtype=np.int32),
+        sq_distances=home.empty(n_samples, dtype=np.float32),
+        second_labels=home.empty(n_samples, dtype=np.int32),
+        second_sq_distances=home.empty(n_samples, dtype=np.float32),
     )
+
+    def find(rows: slice) -> None:
+        parts = [array[rows] for array in found]
+        filled = Assignment(*(to_fill(device, part) for part in parts))
+        launch(device, on_device(device, X, rows), there, filled)
+        for part, values in zip(parts, filled, strict=True):
+            give_back(device, part, values)
+
+    block = rows_at_once(device, X, 4 * n_features + ASSIGNMENT_BYTES)
+    in_blocks(device, n_samples, block, find, operation="assignment", progress=progress)
+    return found
+
+
+def launch(device: Device, X: Array, centroids: Array, found: Assignment) -> None:
+    """Fill an assignment; all arrays are on the device and as `KERNEL` declares them."""
+    n_samples, n_features = X.shape
     shape, depth = plan_launch(n_samples, n_features, device.limits)
     scalars = {
         "n_rows": np.int64(n_samples),
         "n_features": np.int32(n_features),
-        "n_clusters": np.int32(len(there)),
+        "n_clusters": np.int32(len(centroids)),
         "depth": np.int32(depth),
     }
-    device.launch(KERNEL, shape, {"X": X, "centroids": there, **found._asdict(), **scalars})
-    progress(1.0)
-    return found
+    device.launch(KERNEL, shape, {"X": X, "centroids": centroids, **found._asdict(), **scalars})
 
 
 def checked_centroids(device: Device, X: Array, centroids: Any) -> Array:

@@ -16,6 +16,7 @@ from gpuseg.backends.gpu.memory import (
     shap_path_bytes,
     shap_row_bytes,
 )
+from gpuseg.backends.gpu.rows import library_of, taken
 from gpuseg.backends.gpu.sums import one_hot
 from gpuseg.backends.sample import StratifiedSums, stratified_means
 from gpuseg.records import Array, Forest, Progress, ShapMeans
@@ -44,7 +45,7 @@ def shap_means(
     trees: CumlForest = forest.trees
     xp = device.xp
     population = np.bincount(xp.asnumpy(labels), minlength=trees.n_clusters)
-    chosen = xp.arange(len(X)) if rows is None else rows
+    chosen = library_of(device, X).arange(len(X)) if rows is None else rows
     sums = _Sums(device, libraries, trees, xp.asnumpy(column_of), n_columns)
     if trees.model is not None:
         block = _block_rows(device, trees, X.shape[1], n_columns)
@@ -52,7 +53,9 @@ def shap_means(
             device,
             len(chosen),
             block,
-            lambda part: sums.add(X.take(chosen[part], axis=0), labels.take(chosen[part])),
+            lambda part: sums.add(
+                taken(device, X, chosen[part]), taken(device, labels, chosen[part])
+            ),
             operation="SHAP",
             progress=progress,
         )

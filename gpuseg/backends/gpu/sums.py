@@ -18,6 +18,7 @@ from gpuseg.backends.gpu.memory import (
     rows_per_block,
     sum_row_bytes,
 )
+from gpuseg.backends.gpu.rows import on_device
 from gpuseg.records import Array
 
 
@@ -38,7 +39,8 @@ def cluster_sums(device: Device, X: Array, labels: Array, n_clusters: int) -> An
     total = xp.zeros((n_clusters, n_features), dtype=np.float64)
 
     def add(rows: slice) -> None:
-        part = one_hot(device, labels[rows], n_clusters).T @ X[rows].astype(np.float64)
+        there = on_device(device, X, rows).astype(np.float64)
+        part = one_hot(device, on_device(device, labels, rows), n_clusters).T @ there
         total[...] += part
 
     row_bytes = sum_row_bytes(n_features, n_clusters)
@@ -56,10 +58,10 @@ def covariance(device: Device, X: Array) -> tuple[Any, Any]:
     total = xp.zeros((n_features, n_features), dtype=np.float64)
 
     def add_rows(rows: slice) -> None:
-        mean[...] += X[rows].sum(axis=0, dtype=np.float64) / n_samples
+        mean[...] += on_device(device, X, rows).sum(axis=0, dtype=np.float64) / n_samples
 
     def add_products(rows: slice) -> None:
-        centred = X[rows].astype(np.float64) - mean
+        centred = on_device(device, X, rows).astype(np.float64) - mean
         total[...] += centred.T @ centred
 
     in_blocks(device, n_samples, block, add_rows, operation="covariance")
@@ -70,11 +72,11 @@ def covariance(device: Device, X: Array) -> tuple[Any, Any]:
 def mean_variance(device: Device, X: Array) -> float:
     """Return the population variance of the features, averaged over them."""
     xp, (n_samples, n_features) = device.xp, X.shape
-    origin = X[0].astype(np.float64)
+    origin = on_device(device, X, slice(1)).astype(np.float64)[0]
     total, squares = xp.zeros((2, n_features), dtype=np.float64)
 
     def add(rows: slice) -> None:
-        difference = X[rows].astype(np.float64) - origin
+        difference = on_device(device, X, rows).astype(np.float64) - origin
         part, squared = difference.sum(axis=0), (difference * difference).sum(axis=0)
         total[...] += part
         squares[...] += squared
