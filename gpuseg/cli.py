@@ -322,6 +322,36 @@ def load(
     _emit(lambda out: out.write(f"{loaded.n_rows:,} rows in {table}\n"))
 
 
+@app.command()
+@guarded
+@with_settings(("runs_dir", "hide_table_contents"))
+def report(
+    settings: Settings,
+    run: Annotated[str, typer.Argument(help="A run folder, or a model for its newest run.")],
+    *,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild the report of a run from what is kept of it."""
+    from gpuseg.outputs.report import rebuild_report
+
+    page = rebuild_report(
+        run, Path(settings.runs_dir), hide_table_contents=settings.hide_table_contents
+    )
+    if as_json:
+        _emit_json({"run_dir": str(page.parent), "report": str(page)})
+    else:
+        _emit(lambda out: out.write(f"{page}\n"))
+    if open_it and not _open(page):
+        sys.stderr.write(f"no browser could be started here; open {page} yourself\n")
+
+
+def _open(page: Path) -> bool:
+    import webbrowser
+
+    return webbrowser.open(page.resolve().as_uri())
+
+
 @models_app.command("list")
 @guarded
 @with_settings(("runs_dir",))

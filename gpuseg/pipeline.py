@@ -38,6 +38,7 @@ from gpuseg.outputs.keeping import keep_run, record_costs
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.results import without_own_columns
 from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
+from gpuseg.outputs.sketch import Sketch, sketch
 from gpuseg.records import (
     Choice,
     Explanation,
@@ -89,12 +90,13 @@ def run(
         audience.check_rows(rows)
     earlier = earlier_model(settings, rows) if keep and model is None else None
 
-    def segmented(engine: Engine) -> Segmentation:
+    def segmented(engine: Engine) -> tuple[Segmentation, Sketch | None]:
         backend = engine.backend
         features = _prepare(settings, backend, rows, model, stages)
         swept, choice = _segment(settings, backend, features, model, stages)
         explanation, rules, tree = _explain(settings, backend, rows, features, choice, stages)
-        return conclude(
+        seen = sketch(backend, rows, features, choice.fit, swept) if keep else None
+        concluded = conclude(
             settings,
             engine,
             rows,
@@ -108,12 +110,13 @@ def run(
             earlier,
             stages.costs,
         )
+        return concluded, seen
 
-    result = engine.where_it_fits(segmented)
-    if not keep:
+    result, seen = engine.where_it_fits(segmented)
+    if seen is None:
         return result
     with stages.stage("publish") as stage:
-        result = keep_run(result, rows, settings, destinations)
+        result = keep_run(result, rows, seen, settings, destinations)
         stage.detail = destinations.summary
     with after_publishing():
         try:

@@ -366,9 +366,6 @@ class Segmentation:
     run_dir: str | None = None
     report: str | None = None
     output_table: str | None = None
-    #: coordinates of a sample of rows on the first two principal axes, for the map
-    map_points: Array | None = None  # (m, 2) float32
-    map_labels: Array | None = None  # (m,) int32
     tree: SegmentTree | None = None
     #: one for each cluster id; outputs.segments.discreet leaves table contents out of them
     segments: tuple[Segment, ...] = ()

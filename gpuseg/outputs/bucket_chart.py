@@ -1,21 +1,18 @@
-"""A picture of a column and its buckets. Import this module lazily: it brings in matplotlib."""
+"""A picture of a column and its buckets, drawn by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from gpuseg.explain.bucket_axes import DateAxis, NumberAxis
 from gpuseg.explain.buckets import METHODS, Bucketing, ColumnBuckets
 from gpuseg.outputs.durable import writing
-from gpuseg.outputs.palette import ABOVE, ACCENT, GRID, INK, MUTED
-from gpuseg.outputs.svg import render
+from gpuseg.outputs.png import png_of
+from gpuseg.outputs.svg import Canvas, for_file, text_width, ticks
 from gpuseg.outputs.wording import number, percent, shortened
 
 #: Bars of the histogram, at most.
@@ -27,7 +24,10 @@ _MOST_CUTS_NAMED = 3
 #: Of a column's far tails the picture shows nothing beyond these shares of the rows.
 _SHOWN = (0.001, 0.999)
 
-_COLORS = {"k_means": ACCENT, "segments": ABOVE}
+#: Method -> name of its colour.
+_COLORS = {"k_means": "accent", "segments": "above"}
+
+_WIDTH, _TOP, _HISTOGRAM, _STRIP = 760.0, 34.0, 170.0, 24.0
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,9 +44,11 @@ def draw_buckets(columns: Sequence[ColumnBuckets], folder: Path) -> tuple[str, .
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for place, column in enumerate(columns):
-            stem = folder / _file_name(place, column.column)
-            render(partial(buckets_chart, column), stem, f"Buckets of {column.column}")
-            paths.append(str(stem.with_suffix(".svg")))
+            path = folder / f"{_file_name(place, column.column)}.svg"
+            svg = buckets_chart(column)
+            path.write_text(svg, encoding="utf-8")
+            path.with_suffix(".png").write_bytes(png_of(svg))
+            paths.append(str(path))
     return tuple(paths)
 
 
@@ -55,21 +57,33 @@ def _file_name(place: int, column: str) -> str:
     return f"{place + 1:02d}_{plain}"
 
 
-def buckets_chart(column: ColumnBuckets) -> Figure:
-    """Draw the histogram of a column, and under it where each method cuts."""
-    figure = Figure(figsize=(7.6, 2.3 + 0.24 * len(column.bucketings)))
-    heights = (2.0, 0.24 * len(column.bucketings))
-    top, strips = figure.subplots(2, 1, sharex=True, height_ratios=heights)
-    low, high = _draw_histogram(top, column)
-    for row, bucketing in enumerate(column.bucketings):
-        _draw_strip(strips, row, column, bucketing, (low, high))
-    strips.set_yticks(range(len(column.bucketings)), labels=[_name(b) for b in column.bucketings])
-    strips.set_ylim(len(column.bucketings) - 0.4, -0.6)
-    strips.spines[:].set_visible(False)
-    strips.tick_params(axis="y", length=0)
-    strips.set_xlim(low, high)
-    _set_ticks(strips, column, low, high)
-    return figure
+def buckets_chart(column: ColumnBuckets) -> str:
+    """Draw the histogram of a column, and under it where each method cuts, as SVG."""
+    names = [_name(bucketing) for bucketing in column.bucketings]
+    left = 20 + max(text_width(name) for name in names)
+    bottom = _TOP + _HISTOGRAM
+    canvas = Canvas(_WIDTH, bottom + _STRIP * len(names) + 64, for_file)
+    low, high = _shown_range(column)
+    scale = _Scale(left, _WIDTH - 20, low, high)
+    canvas.text(left, 16, _title(column), bold=True, size=14)
+    _draw_histogram(canvas, column, scale, bottom)
+    for row, (name, bucketing) in enumerate(zip(names, column.bucketings, strict=True)):
+        y = bottom + 22 + row * _STRIP
+        canvas.text(left - 10, y, name, anchor="end")
+        _draw_strip(canvas, y, column, bucketing, scale)
+    _draw_ticks(canvas, column, scale, bottom + 22 + len(names) * _STRIP)
+    return canvas.svg(f"Buckets of {column.column}")
+
+
+class _Scale:
+    """Where a place on the column's scale is on the canvas."""
+
+    def __init__(self, left: float, right: float, low: float, high: float) -> None:
+        self.left, self.right, self.low, self.high = left, right, low, high
+
+    def x(self, position: float) -> float:
+        share = (position - self.low) / ((self.high - self.low) or 1.0)
+        return self.left + min(max(share, 0.0), 1.0) * (self.right - self.left)
 
 
 def _name(bucketing: Bucketing) -> str:
@@ -78,27 +92,39 @@ def _name(bucketing: Bucketing) -> str:
     return f"{METHODS[bucketing.method]}: {buckets}, {percent(bucketing.explained)} of variance"
 
 
-def _draw_histogram(axes: Axes, column: ColumnBuckets) -> tuple[float, float]:
-    """Draw rows along the column's scale, and the suggested cuts; return what is shown of it."""
+def _shown_range(column: ColumnBuckets) -> tuple[float, float]:
+    """Return the part of the scale that is shown: nearly all rows, and all suggested cuts."""
     positions = column.axis.positions(column.values)
     shares = np.cumsum(column.counts) / column.counts.sum()
     first, last = np.minimum(np.searchsorted(shares, _SHOWN), len(shares) - 1)
     cuts = column.axis.positions(np.array(column.bucketings[0].cuts))
-    low = min(positions[first], *cuts)
-    high = max(positions[last], *cuts)
+    low, high = float(min(positions[first], *cuts)), float(max(positions[last], *cuts))
     pad = 0.02 * (high - low)
-    edges = _bars(column, float(low), float(high))
+    return low - pad, high + pad
+
+
+def _draw_histogram(canvas: Canvas, column: ColumnBuckets, scale: _Scale, bottom: float) -> None:
+    """Draw rows along the column's scale, and the suggested cuts."""
+    edges = _bars(column, scale.low, scale.high)
+    positions = column.axis.positions(column.values)
     counts, _ = np.histogram(positions, edges, weights=column.counts)
-    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=MUTED, alpha=0.45,
-             edgecolor="white", linewidth=0.5)  # fmt: skip
+    highest = float(counts.max()) or 1.0
+    height = _HISTOGRAM - 12
+    for tick in ticks(0, highest, 4):
+        y = bottom - height * tick / highest
+        canvas.line(scale.left, y, scale.right, y)
+        canvas.text(scale.left - 6, y, number(tick), color="muted", anchor="end")
+    canvas.text(scale.left - 58, bottom - height / 2, "Rows", color="muted", turned=True,
+                anchor="middle")  # fmt: skip
+    for begin, end, count in zip(edges[:-1], edges[1:], counts.tolist(), strict=True):
+        x = scale.x(begin)
+        tall = height * count / highest
+        canvas.rect(x, bottom - tall, scale.x(end) - x - 0.6, tall, "muted", opacity=0.5)
     for bucketing in reversed(column.bucketings[:2]):
         if bucketing.method in _COLORS:
-            for cut in column.axis.positions(np.array(bucketing.cuts)):
-                axes.axvline(cut, color=_COLORS[bucketing.method], linewidth=1.4)
-    axes.set_ylabel("Rows")
-    axes.tick_params(axis="x", labelbottom=False, length=0)
-    axes.set_title(_title(column), color=INK, weight="bold", loc="left")
-    return float(low - pad), float(high + pad)
+            for cut in column.axis.positions(np.array(bucketing.cuts)).tolist():
+                x = scale.x(cut)
+                canvas.line(x, bottom - height, x, bottom, _COLORS[bucketing.method], width=1.8)
 
 
 def _bars(column: ColumnBuckets, low: float, high: float) -> Floats:
@@ -119,31 +145,35 @@ def _title(column: ColumnBuckets) -> str:
 
 
 def _draw_strip(
-    axes: Axes, row: int, column: ColumnBuckets, bucketing: Bucketing, shown: tuple[float, float]
+    canvas: Canvas, y: float, column: ColumnBuckets, bucketing: Bucketing, scale: _Scale
 ) -> None:
     """Draw one method as a line with a mark at each cut."""
-    color = _COLORS.get(bucketing.method, MUTED)
-    axes.plot(shown, (row, row), color=GRID, linewidth=5, solid_capstyle="butt", zorder=1)
+    canvas.line(scale.left, y, scale.right, y, "grid", width=6)
     cuts = column.axis.positions(np.array(bucketing.cuts, dtype=np.float64))
-    inside = cuts[(cuts >= shown[0]) & (cuts <= shown[1])]
-    axes.plot(inside, np.full(len(inside), row), "|", color=color, markersize=11,
-              markeredgewidth=2, zorder=2)  # fmt: skip
+    for cut in cuts[(cuts >= scale.low) & (cuts <= scale.high)].tolist():
+        color = _COLORS.get(bucketing.method, "muted")
+        canvas.line(scale.x(cut), y - 7, scale.x(cut), y + 7, color, width=2.5)
 
 
-def _set_ticks(axes: Axes, column: ColumnBuckets, low: float, high: float) -> None:
+def _draw_ticks(canvas: Canvas, column: ColumnBuckets, scale: _Scale, y: float) -> None:
     """Name places on the scale in the column's own numbers."""
-    axes.set_xlabel(_scale_name(column))
+    for position, text in _marks(column, scale.low, scale.high):
+        canvas.text(scale.x(position), y, text, color="muted", anchor="middle")
+    middle = (scale.left + scale.right) / 2
+    canvas.text(middle, y + 22, _scale_name(column), color="muted", anchor="middle")
+
+
+def _marks(column: ColumnBuckets, low: float, high: float) -> list[tuple[float, str]]:
+    if isinstance(column.axis, DateAxis):
+        days = [0.0, *column.axis.round_cuts(0.0, high)]
+        texts = ["0", *(column.axis.text(day).replace(" months", "") for day in days[1:])]
+        return [(day, text) for day, text in zip(days, texts, strict=True) if low <= day <= high]
     if isinstance(column.axis, NumberAxis) and column.axis.log_unit is not None:
-        axes.grid(visible=False)
         marks = _log_marks()
         marks = marks[marks >= min(0.0, column.values[0])]
         places = column.axis.positions(marks)
-        keep = _apart(places, low, high)
-        axes.set_xticks(places[keep], labels=[number(mark) for mark in marks[keep]])
-    elif isinstance(column.axis, DateAxis):
-        days = [0.0, *column.axis.round_cuts(0.0, high)]
-        texts = [column.axis.text(day).replace(" months", "") for day in days[1:]]
-        axes.set_xticks(days, labels=["0", *texts])
+        return [(float(places[i]), number(float(marks[i]))) for i in _apart(places, low, high)]
+    return [(tick, number(tick)) for tick in ticks(low, high, 8)]
 
 
 def _scale_name(column: ColumnBuckets) -> str:

@@ -41,9 +41,6 @@ from gpuseg.records import (
 )
 from gpuseg.settings import Settings
 
-#: Rows drawn on the report's map of the first two principal axes.
-MAP_ROWS = 2_000
-
 
 def conclude(
     settings: Settings,
@@ -78,7 +75,6 @@ def conclude(
     model = stored or _fitted_model(
         settings, engine, table, features, choice, k_scores, silhouette, segments
     )
-    map_points, map_labels = principal_map(backend, features, choice.fit)
     return Segmentation(
         table=_rows(settings, backend, table, features, choice.fit, labels, swept),
         labels=labels,
@@ -95,8 +91,6 @@ def conclude(
         stages=stages,
         n_features=int(features.X.shape[1]),
         warnings=engine.warnings + _warnings(features, swept, choice, explanation) + lost,
-        map_points=map_points,
-        map_labels=map_labels,
         tree=tree,
         segments=segments,
     )
@@ -146,19 +140,6 @@ def _named(
 def model_name_of(settings: Settings, table_name: str) -> str:
     """Return the name under which the model is kept."""
     return settings.model_name or default_model_name(table_name)
-
-
-def principal_map(
-    backend: Backend, features: FeatureMatrix, fit: KMeansFit
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a fair sample of rows on the first two principal axes, and their labels."""
-    X = np.asarray(backend.to_host(features.X[:MAP_ROWS]), dtype=np.float64)
-    centred = X - X.mean(axis=0)
-    _u, _s, axes = np.linalg.svd(centred, full_matrices=False)
-    points = centred @ axes[:2].T
-    if points.shape[1] < 2:  # one feature: draw it along a line
-        points = np.column_stack([points, np.zeros(len(points))])
-    return points.astype(np.float32), backend.to_host(fit.labels[:MAP_ROWS])
 
 
 def _rows(

@@ -27,21 +27,29 @@ from gpuseg.outputs.manifest import (
     versions,
 )
 from gpuseg.outputs.models import promote, save_model
-from gpuseg.outputs.report import ReportInput, write_report
+from gpuseg.outputs.report import REPORT, ReportInput, write_report
 from gpuseg.outputs.run_folder import RunFolder
+from gpuseg.outputs.sketch import Sketch
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 
 #: Rows plus cluster_id, kept in the run folder when no output table was asked for.
 ROWS = "rows"
 
-REPORT = "report.html"
-
 
 def keep_run(
-    result: Segmentation, table: Table, settings: Settings, destinations: Destinations
+    result: Segmentation,
+    table: Table,
+    sketch: Sketch,
+    settings: Settings,
+    destinations: Destinations,
 ) -> Segmentation:
     """Write the run folder, publish the tables, and make the model the current one.
+
+    Parameters
+    ----------
+    sketch
+        What the report shows of the rows.
 
     Returns
     -------
@@ -63,7 +71,7 @@ def keep_run(
             report=str(folder.path / REPORT),
             output_table=_rows_place(folder, destinations),
         )
-        _fill(folder, result, table, settings, destinations)
+        _fill(folder, result, table, sketch, settings, destinations)
         published = False
 
         def make_current() -> None:
@@ -100,6 +108,7 @@ def _fill(
     folder: RunFolder,
     result: Segmentation,
     table: Table,
+    sketch: Sketch,
     settings: Settings,
     destinations: Destinations,
 ) -> None:
@@ -113,6 +122,7 @@ def _fill(
         folder.write_text("tree.sql", result.tree.sql)
     report = ReportInput.of(
         result,
+        sketch,
         settings=asdict(settings),
         versions=versions(),
         input_name=table.name,
@@ -120,7 +130,7 @@ def _fill(
         created=_utc(0.0),
         hide_table_contents=settings.hide_table_contents,
     )
-    write_report(folder.partial / REPORT, report)
+    write_report(folder.partial, report)
     folder.write_manifest(_manifest(folder, result, table, settings, destinations))
 
 

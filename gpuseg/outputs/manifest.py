@@ -21,7 +21,7 @@ MANIFEST_VERSION = 1
 #: Libraries whose version can change a result. The GPU ones are listed where installed.
 _LIBRARIES = (
     "numpy", "scipy", "scikit-learn", "numba", "pyarrow", "polars", "duckdb",
-    "matplotlib", "cupy-cuda12x", "cupy-cuda13x", "cudf-cu12", "cudf-cu13", "cuml-cu12",
+    "resvg-py", "cupy-cuda12x", "cupy-cuda13x", "cudf-cu12", "cudf-cu13", "cuml-cu12",
     "cuml-cu13",
 )  # fmt: skip
 

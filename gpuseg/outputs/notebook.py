@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gpuseg.outputs.palette import cluster_color
 from gpuseg.outputs.report import templates
-from gpuseg.outputs.report_view import strongest, structure
+from gpuseg.outputs.report_segments import strongest
+from gpuseg.outputs.report_view import structure
 from gpuseg.outputs.wording import percent, shown
 from gpuseg.records import Segmentation
 

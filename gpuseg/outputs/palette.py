@@ -22,6 +22,28 @@ BELOW = "#2166ac"
 ABOVE = "#b35806"
 ON_STRONG = "#fffffe"  # text on a strongly coloured cell
 
+_WRITING = ("#ffffff", "#0d1117")
+
+
+def luminance(color: str) -> float:
+    """Return how bright a colour is, 0 to 1.
+
+    References
+    ----------
+    Web Content Accessibility Guidelines 2.2, "relative luminance".
+    """
+    channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def _writing_on(color: str) -> str:
+    """Return white or near-black, whichever reads better on a colour."""
+    bright = luminance(color) + 0.05
+    white, black = (luminance(ink) + 0.05 for ink in _WRITING)
+    return _WRITING[bright / black > white / bright]
+
+
 #: CSS variable -> colour on a light page, colour on a dark page.
 THEME = {
     "ink": (INK, "#e6edf3"),
@@ -32,6 +54,10 @@ THEME = {
     "above": (ABOVE, "#f2813a"),
     "on-strong": (ON_STRONG, "#0d1117"),
     **{f"c{i}": pair for i, pair in enumerate(zip(CLUSTERS, CLUSTERS_DARK, strict=True))},
+    **{
+        f"on-c{i}": (_writing_on(light), _writing_on(dark))
+        for i, (light, dark) in enumerate(zip(CLUSTERS, CLUSTERS_DARK, strict=True))
+    },
 }
 
 
@@ -40,6 +66,11 @@ def cluster_color(cluster_id: int) -> str:
     return CLUSTERS[cluster_id % len(CLUSTERS)]
 
 
+def cluster_name(cluster_id: int) -> str:
+    """Return the name of a cluster's colour in `THEME`."""
+    return f"c{cluster_id % len(CLUSTERS)}"
+
+
 def cluster_variable(cluster_id: int) -> str:
     """Return the CSS variable that holds the colour of a cluster on any page."""
-    return f"var(--c{cluster_id % len(CLUSTERS)})"
+    return f"var(--{cluster_name(cluster_id)})"

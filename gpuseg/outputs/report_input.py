@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
+from gpuseg.outputs.segments import discreet
+from gpuseg.outputs.sketch import Sketch, without_contents
 from gpuseg.outputs.wording import without_values
-from gpuseg.records import Segmentation, StageCost
+from gpuseg.records import Segment, Segmentation, StageCost
 from gpuseg.redaction import redact, redact_settings, redact_text
 
 if TYPE_CHECKING:
@@ -33,9 +33,12 @@ class ReportInput:
         Share of rows whose segment the forest knows from the columns, out of bag.
     n_explained_rows
         Rows whose SHAP values were computed.
-    map_points, map_labels
-        A sample of rows on the first two principal axes, shape (m, 2), and their
-        clusters, shape (m,); None for no map.
+    sketch
+        What `gpuseg.outputs.sketch.sketch` saw of the rows; None when nothing looked.
+    segments
+        Names of the clusters and what sets them apart; empty when they have none.
+    tree_text, tree_fidelity
+        One tree for all segments, and the share of rows that it puts where they belong.
     hide_table_contents
         Leave out every row-level value and category text.
     """
@@ -60,8 +63,10 @@ class ReportInput:
     rules: pa.Table | None = None
     oob_accuracy: float | None = None
     n_explained_rows: int | None = None
-    map_points: npt.NDArray[np.float32] | None = None
-    map_labels: npt.NDArray[np.int32] | None = None
+    sketch: Sketch | None = None
+    segments: tuple[Segment, ...] = ()
+    tree_text: str | None = None
+    tree_fidelity: float | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     hide_table_contents: bool = False
@@ -70,6 +75,7 @@ class ReportInput:
     def of(
         cls,
         result: Segmentation,
+        sketch: Sketch | None = None,
         *,
         settings: Mapping[str, Any],
         versions: Mapping[str, str],
@@ -99,10 +105,12 @@ class ReportInput:
             feature_importance=explanation.feature_importance if explanation else None,
             shap_values=explanation.shap_values if explanation else None,
             rules=result.rules,
-            oob_accuracy=explanation.oob_accuracy if explanation else None,
+            oob_accuracy=_known(explanation.oob_accuracy) if explanation else None,
             n_explained_rows=explanation.shap.n_explained_rows if explanation else None,
-            map_points=result.map_points,
-            map_labels=result.map_labels,
+            sketch=sketch,
+            segments=result.segments,
+            tree_text=result.tree.text if result.tree else None,
+            tree_fidelity=result.tree.fidelity if result.tree else None,
             notes=explanation.notes if explanation else (),
             warnings=result.warnings,
             hide_table_contents=hide_table_contents,
@@ -131,21 +139,26 @@ class ReportInput:
         return _without_contents(clean) if self.hide_table_contents else clean
 
 
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def _without_contents(run: ReportInput) -> ReportInput:
     names = set(run.columns.column("column").to_pylist())
 
-    def discreet(texts: Sequence[str | None]) -> tuple[str, ...]:
+    def without(texts: Sequence[str | None]) -> tuple[str, ...]:
         return tuple(without_values(text or "", names) for text in texts)
 
-    reasons = list(discreet(run.columns.column("reason").to_pylist()))
+    reasons = list(without(run.columns.column("reason").to_pylist()))
     place = run.columns.column_names.index("reason")
     return replace(
         run,
         columns=run.columns.set_column(place, "reason", [reasons]),
         rules=None,
-        map_points=None,
-        map_labels=None,
-        notes=discreet(run.notes),
-        warnings=discreet(run.warnings),
+        sketch=run.sketch and without_contents(run.sketch),
+        segments=discreet(run.segments),
+        tree_text=None,
+        notes=without(run.notes),
+        warnings=without(run.warnings),
         settings={name: v for name, v in run.settings.items() if name != "input_query"},
     )

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gpuseg
-from gpuseg.outputs.palette import THEME, cluster_variable
+from gpuseg.outputs.palette import THEME
+from gpuseg.outputs.report_columns import input_view
 from gpuseg.outputs.report_input import ReportInput
-from gpuseg.outputs.wording import day, megabytes, number, percent, seconds, shown
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-TRAITS = 4
-DRIVERS = 3
-
-#: Differences from all rows below so many standard deviations are not worth a line.
-_WEAKEST_TRAIT = 0.2
-
-#: Rows of a table that are shown; all of them are in the run's tables/ folder.
-_MOST_ROWS = 1_000
-
-Row = Mapping[str, Any]
+from gpuseg.outputs.report_segments import segment_names, segments
+from gpuseg.outputs.wording import megabytes, percent, seconds, shown, shown_lines
 
 
 def view(run: ReportInput) -> dict[str, Any]:
@@ -38,11 +25,13 @@ def view(run: ReportInput) -> dict[str, Any]:
         "facts": _facts(run),
         "summary": _summary(run),
         "fidelity": fidelity(run),
+        "tree": shown_lines(run.tree_text or ""),
+        "tree_fidelity": percent(run.tree_fidelity),
         "reason": shown(run.reason),
         "segments": segments(run),
         "warnings": [shown(text) for text in run.warnings],
         "notes": [shown(text) for text in run.notes],
-        "columns": _columns(run),
+        "input": input_view(run),
         "stages": [(n, seconds(c.seconds), megabytes(c.peak_bytes)) for n, c in run.stages.items()],
         "total": seconds(sum(cost.seconds for cost in run.stages.values())),
         "settings": [(name, _setting(value)) for name, value in run.settings.items()],
@@ -50,6 +39,7 @@ def view(run: ReportInput) -> dict[str, Any]:
         "gpuseg": gpuseg.__version__,
         "backend": run.backend,
         "backend_reason": shown(run.backend_reason),
+        "random_state": run.settings.get("random_state", "–"),
     }
 
 
@@ -80,35 +70,6 @@ def fidelity(run: ReportInput) -> str:
     )
 
 
-def segments(run: ReportInput) -> list[dict[str, Any]]:
-    """Return one card for each segment."""
-    rules = _by_cluster(run.rules)
-    profiles = _by_cluster(run.profiles)
-    shap = strongest(run.shap_values)
-    largest = max((row["mean_abs_shap"] for rows in shap.values() for row in rows), default=0.0)
-    return [
-        {
-            "id": cluster,
-            "color": cluster_variable(cluster),
-            "size": f"{size:,}",
-            "share": percent(size / run.n_rows),
-            "width": 100 * size / run.n_rows,
-            "traits": _traits(profiles.get(cluster, []), hidden=run.hide_table_contents),
-            "drivers": [_driver(row, largest) for row in shap.get(cluster, [])],
-            "rules": [_rule(row) for row in rules.get(cluster, [])],
-        }
-        for cluster, size in enumerate(run.cluster_sizes)
-    ]
-
-
-def strongest(shap_values: pa.Table | None, n: int = DRIVERS) -> dict[int, list[Row]]:
-    """Return the `n` features with the largest mean absolute SHAP value of each cluster."""
-    return {
-        cluster: sorted(rows, key=lambda row: (-row["mean_abs_shap"], row["feature"]))[:n]
-        for cluster, rows in _by_cluster(shap_values).items()
-    }
-
-
 def _facts(run: ReportInput) -> list[tuple[str, str]]:
     kept = run.columns.column("decision").to_pylist().count("kept")
     facts = [
@@ -122,92 +83,49 @@ def _facts(run: ReportInput) -> list[tuple[str, str]]:
     return facts
 
 
-def _summary(run: ReportInput) -> str:
+def _summary(run: ReportInput) -> list[str]:
+    """Say in a few sentences what came out, and what it is worth."""
     sizes = run.cluster_sizes
+    names = segment_names(run)
     small = min(range(len(sizes)), key=lambda cluster: sizes[cluster])
     large = max(range(len(sizes)), key=lambda cluster: sizes[cluster])
-    return (
-        f"The {run.n_rows:,} rows fall into {run.n_clusters} segments. The largest, segment "
-        f"{large}, holds {percent(sizes[large] / run.n_rows)} of the rows; the smallest, segment "
-        f"{small}, {percent(sizes[small] / run.n_rows)}. A mean silhouette of "
-        f"{run.silhouette:.2f} stands for {structure(run.silhouette)} structure (−1 is wrong, "
-        "0 is on the border, 1 is far apart)."
+    extremes = (
+        f"Each holds {percent(1 / run.n_clusters)} of the rows."
+        if sizes[small] == sizes[large]
+        else f"The largest, segment {large} ({names[large]}), holds "
+        f"{percent(sizes[large] / run.n_rows)} of the rows; the smallest, segment {small} "
+        f"({names[small]}), {percent(sizes[small] / run.n_rows)}."
     )
+    fall = f"The {run.n_rows:,} rows fall into {run.n_clusters} segments. {extremes}"
+    worth = (
+        f"A mean silhouette of {run.silhouette:.2f} stands for {structure(run.silhouette)} "
+        "structure: 1 would be far apart, 0 is on the border, −1 is in the wrong segment."
+        f"{_advice(run.silhouette)}"
+    )
+    sentences = [fall, worth]
+    if run.feature_importance is not None and run.feature_importance.num_rows:
+        sentences.append(_leaders(run.feature_importance.sort_by("rank").to_pylist()))
+    return sentences
 
 
-def _columns(run: ReportInput) -> dict[str, Any]:
-    rows = [{k: shown(v or "") for k, v in row.items()} for row in run.columns.to_pylist()]
-    dropped = sum(row["decision"] != "kept" for row in rows)
-    return {
-        "rows": rows[:_MOST_ROWS],
-        "kept": f"{len(rows) - dropped:,}",
-        "dropped": f"{dropped:,}",
-        "left_out": f"{len(rows) - _MOST_ROWS:,}" if len(rows) > _MOST_ROWS else "",
-    }
+def _advice(silhouette: float) -> str:
+    if silhouette > 0.5:
+        return " The segments are there in the data."
+    if silhouette > 0.25:
+        return " Rows near a border could as well be in the next segment."
+    return " Take the segments as a useful division of the rows, not as natural groups."
 
 
-def _by_cluster(table: pa.Table | None) -> dict[int, list[Row]]:
-    grouped: dict[int, list[Row]] = {}
-    for row in table.to_pylist() if table is not None else []:
-        grouped.setdefault(row["cluster_id"], []).append(row)
-    return grouped
-
-
-def _traits(profile: list[Row], *, hidden: bool) -> list[dict[str, str]]:
-    ranked = sorted(profile, key=lambda row: (-_strength(row), row["feature"]))
-    strong = [row for row in ranked if _strength(row) >= _WEAKEST_TRAIT]
-    return [_trait(row, hidden=hidden) for row in strong[:TRAITS]]
-
-
-def _strength(row: Row) -> float:
-    """Distance of a segment from all rows: of its mean, or of its most telling category."""
-    return abs(float(row["z"])) if row["z"] is not None else 0.0
-
-
-def _trait(row: Row, *, hidden: bool) -> dict[str, str]:
-    if row["kind"] == "categorical":
-        words, detail = ("an unusual mix", "") if hidden else ("typically", typical(row))
-    else:
-        words = _direction(row["z"], ("later", "earlier") if _is_date(row) else ("higher", "lower"))
-        detail = f"{typical(row)} on average, all rows {everyone(row)}" if not hidden else ""
-    return {"feature": shown(row["feature"]), "words": words, "detail": detail}
-
-
-def _direction(z: float, words: tuple[str, str]) -> str:
-    amount = ("slightly ", "", "much ")[(abs(z) >= 0.5) + (abs(z) >= 1.0)]
-    return f"{amount}{words[z < 0]}"
-
-
-def typical(row: Row) -> str:
-    """Say what a segment's rows have in a column: the mean, or the leading categories."""
-    if row["kind"] == "categorical":
-        return shown(row["top_values"] or "–")
-    return day(row["mean"]) if _is_date(row) else number(row["mean"])
-
-
-def everyone(row: Row) -> str:
-    """Say what all rows have on average."""
-    return day(row["overall_mean"]) if _is_date(row) else number(row["overall_mean"])
-
-
-def _is_date(row: Row) -> bool:
-    return bool(row["kind"] == "datetime")
-
-
-def _driver(row: Row, largest: float) -> dict[str, Any]:
-    return {
-        "feature": shown(row["feature"]),
-        "value": f"{row['mean_abs_shap']:.3f}",
-        "width": 100 * row["mean_abs_shap"] / largest if largest else 0.0,
-    }
-
-
-def _rule(row: Row) -> dict[str, str]:
-    return {
-        "rule": shown(row["rule"]),
-        "coverage": percent(row["coverage"]),
-        "precision": percent(row["precision"]),
-    }
+def _leaders(ranked: list[dict[str, Any]]) -> str:
+    leaders = ranked[:3]
+    listed = ", ".join(shown(row["feature"]) for row in leaders)
+    if len(ranked) <= len(leaders):
+        return f"What tells the segments apart: {listed}."
+    share = percent(sum(row["importance"] for row in leaders))
+    return (
+        f"What tells the segments apart most: {listed}, together {share} of the importance of "
+        f"all {len(ranked):,} columns."
+    )
 
 
 def _setting(value: Any) -> str:

@@ -1,117 +1,177 @@
-"""Matplotlib figures as files for slides and as SVG inside a page.
+"""SVG written by hand: a canvas that escapes every text and knows the palette's names.
 
-Only matplotlib's objects are used, never pyplot, so a user's own figures are left alone.
+The same drawing is made twice: for the page, where colours are CSS variables that follow
+the theme, and for files, where they are the colours of a light page.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import threading
-import warnings
-import xml.etree.ElementTree as ET
+import math
+import unicodedata
 from collections.abc import Callable
-from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
 
-import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from gpuseg.outputs.palette import THEME
+from gpuseg.outputs.wording import shown
 
-from gpuseg.outputs.palette import GRID, INK, MUTED, THEME
+#: Turns the name of a colour in the palette into a colour.
+Paint = Callable[[str], str]
+Attributes = dict[str, str | float]
 
-_SVG = "http://www.w3.org/2000/svg"
-_LINK = "http://www.w3.org/1999/xlink"
-
-_PNG_DPI = 200  # 920 pixels wide: half a slide
-
-#: Matplotlib's style is one per process; only one thread may change it at a time.
-_STYLE_LOCK = threading.Lock()
-
-# The user's own style could ask for LaTeX, or read $ in a column name as mathematics.
-_STYLE = {name: value for name, value in mpl.rcParamsDefault.items() if "backend" not in name} | {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "gpuseg",
-    "text.parse_math": False,
-    "axes.formatter.use_mathtext": False,
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": GRID,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.titlesize": 9.5,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-}
-
-_VARIABLES = {light: f"var(--{name})" for name, (light, _dark) in THEME.items()}
+_NARROW = frozenset("ijltfrI.,:;'|!()[] ")
+_WIDE = frozenset("mwMW@%—")
 
 
-def render(draw: Callable[[], Figure], stem: Path, alt: str) -> str:
-    """Draw a chart, save it as PNG and SVG, and return it for a page.
+def for_page(name: str) -> str:
+    """Paint with CSS variables."""
+    return f"var(--{name})"
+
+
+def for_file(name: str) -> str:
+    """Paint as on a light page."""
+    return THEME[name][0]
+
+
+class Canvas:
+    """Collects the elements of one drawing.
 
     Parameters
     ----------
-    stem
-        Where the files go, without ending; its name also keeps ids on the page apart.
-    alt
-        What the chart shows, in words, for those who cannot see it.
-
-    Returns
-    -------
-    svg : str
-        An ``<svg>`` element whose colours are the page's CSS variables.
+    width, height
+        In user units; texts are 12 of them high unless said otherwise.
+    paint
+        What the names of colours stand for.
     """
-    with _STYLE_LOCK, mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # a name in a script that the built-in font lacks is drawn as boxes in the PNG only
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = draw()
-        FigureCanvasAgg(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-        figure.set_layout_engine("none")  # what was laid out stays; twice takes twice as long
-        figure.savefig(stem.with_suffix(".png"), dpi=_PNG_DPI, facecolor="white")
-    stem.with_suffix(".svg").write_bytes(buffer.getvalue())
-    return _for_page(buffer.getvalue(), stem.name, alt)
+
+    def __init__(self, width: float, height: float, paint: Paint) -> None:
+        self.width, self.height = width, height
+        self._paint = paint
+        self._elements: list[str] = []
+
+    def rect(
+        self, x: float, y: float, width: float, height: float, fill: str, *, opacity: float = 1.0
+    ) -> None:
+        """Draw a filled rectangle; nothing if it has no extent."""
+        if width > 0 and height > 0:
+            place = {"x": x, "y": y, "width": width, "height": height}
+            self._element("rect", {**place, **self._filled(fill, opacity)})
+
+    def circle(self, x: float, y: float, radius: float, fill: str, *, opacity: float = 1.0) -> None:
+        """Draw a dot."""
+        self._element("circle", {"cx": x, "cy": y, "r": radius, **self._filled(fill, opacity)})
+
+    def line(
+        self, x1: float, y1: float, x2: float, y2: float, color: str = "grid", *,
+        width: float = 1.0, dashed: bool = False,
+    ) -> None:  # fmt: skip
+        """Draw a straight line."""
+        place = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
+        stroke: Attributes = {"stroke": self._paint(color), "stroke-width": width}
+        dashes = {"stroke-dasharray": "3 3"} if dashed else {}
+        self._element("line", {**place, **stroke, **dashes})
+
+    def path(
+        self, points: list[tuple[float, float]], *, stroke: str = "", fill: str = "",
+        width: float = 1.5, opacity: float = 1.0,
+    ) -> None:  # fmt: skip
+        """Draw a line through points, or the area that it encloses."""
+        if not points:
+            return
+        steps = "L".join(f"{_short(x)} {_short(y)}" for x, y in points)
+        drawn: Attributes = {}
+        if stroke:
+            drawn = {"stroke": self._paint(stroke), "stroke-width": width}
+        filled = self._filled(fill, opacity) if fill else {"fill": "none"}
+        self._element("path", {"d": f"M{steps}{'Z' if fill else ''}", **filled, **drawn})
+
+    def text(
+        self, x: float, y: float, content: str, *, color: str = "ink", anchor: str = "start",
+        size: float = 12, bold: bool = False, turned: bool = False,
+    ) -> None:  # fmt: skip
+        """Write one line; `y` is its middle."""
+        # a baseline a third of the height below the middle: dominant-baseline is not
+        # understood by every program that shows slides
+        written: Attributes = {"x": x, "y": y + size * 0.35}
+        written["fill"] = self._paint(color)
+        if anchor != "start":
+            written["text-anchor"] = anchor
+        if size != 12:
+            written["font-size"] = size
+        if bold:
+            written["font-weight"] = 700
+        if turned:
+            written["transform"] = f"rotate(-90 {_short(x)} {_short(y)})"
+        self._element("text", written, content)
+
+    def svg(self, alt: str) -> str:
+        """Return the drawing.
+
+        Parameters
+        ----------
+        alt
+            What it shows, in words, for those who cannot see it.
+        """
+        width, height = _short(self.width), _short(self.height)
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}" role="img" aria-label={quoteattr(shown(alt))} '
+            'font-size="12" font-family="Noto Sans, system-ui, sans-serif">'
+            f"{''.join(self._elements)}</svg>"
+        )
+
+    def _filled(self, fill: str, opacity: float) -> Attributes:
+        more: Attributes = {} if opacity == 1.0 else {"fill-opacity": opacity}
+        return {"fill": self._paint(fill), **more}
+
+    def _element(self, tag: str, attributes: Attributes, content: str = "") -> None:
+        written = " ".join(f"{name}={_quoted(value)}" for name, value in attributes.items())
+        inside = f">{escape(shown(content))}</{tag}>" if content else "/>"
+        self._elements.append(f"<{tag} {written}{inside}")
 
 
-def _for_page(svg: bytes, name: str, alt: str) -> str:
-    ET.register_namespace("", _SVG)
-    ET.register_namespace("xlink", _LINK)
-    root = ET.fromstring(svg)  # noqa: S314 our own file, written a moment ago
-    for unwanted in ("width", "height", "version"):
-        root.attrib.pop(unwanted, None)
-    root.set("role", "img")
-    root.set("aria-label", alt)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            # matplotlib's <style> would hold for the whole page
-            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
-                parent.remove(child)
-    for element in root.iter():
-        _adapt(element, name)
-    return ET.tostring(root, encoding="unicode")
+def text_width(text: str, size: float = 12) -> float:
+    """Estimate the width of a text, in user units; rather too wide than too narrow.
+
+    Examples
+    --------
+    >>> text_width("ill") < text_width("oak") < text_width("MOW")
+    True
+    """
+    return size * sum(_letter_width(letter) for letter in text)
 
 
-def _adapt(element: ET.Element, name: str) -> None:
-    """Give the ids of an element a prefix, and its colours their variables."""
-    for key, value in list(element.attrib.items()):
-        if key == "id":
-            element.set(key, f"{name}-{value}")
-        elif key == f"{{{_LINK}}}href":
-            element.set(key, value.replace("#", f"#{name}-", 1))
-        elif key == "clip-path":
-            element.set(key, value.replace("url(#", f"url(#{name}-", 1))
-        elif key == "style":
-            element.set(key, re.sub(r"#[0-9a-f]{6}", _variable, value))
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Return round numbers from `low` to `high`, at most `most` + 1 of them.
+
+    Examples
+    --------
+    >>> ticks(0, 10), ticks(-0.02, 0.13, 4)
+    ([0.0, 2.0, 4.0, 6.0, 8.0, 10.0], [0.0, 0.05, 0.1])
+    """
+    if not high > low:
+        return [low]
+    raw = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _variable(match: re.Match[str]) -> str:
-    return _VARIABLES.get(match[0], match[0])
+def _letter_width(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 1.0
+    if letter in _NARROW:
+        return 0.33
+    if letter in _WIDE:
+        return 0.92
+    return 0.67 if letter.isupper() else 0.58
+
+
+def _quoted(value: str | float) -> str:
+    return quoteattr(value if isinstance(value, str) else _short(value))
+
+
+def _short(value: float) -> str:
+    """Write a coordinate: two digits after the point are a fiftieth of a pixel."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -75,6 +75,17 @@ def percent(share: float | None) -> str:
     return "under 0.01 %" if points < 50 else "over 99.99 %"
 
 
+def unbroken(text: str) -> str:
+    """Keep each percentage in one line.
+
+    Examples
+    --------
+    >>> unbroken("Rome 61 %") == "Rome 61\N{NO-BREAK SPACE}%"
+    True
+    """
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 def seconds(value: float) -> str:
     """Write a duration.
 
@@ -98,6 +109,11 @@ def megabytes(n_bytes: int) -> str:
 def shown(text: str) -> str:
     """Make a text from the data safe to look at: no control or direction characters."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def shown_lines(text: str) -> str:
+    """Make a text of several lines safe to look at."""
+    return "\n".join(shown(line) for line in text.split("\n"))
 
 
 def shortened(text: str, length: int = 26) -> str:

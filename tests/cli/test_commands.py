@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -315,3 +316,43 @@ def test_text_from_the_table_does_not_break_the_terminal_table(tmp_path):
     process = gpuseg(tmp_path, "run", "--input-table", "c.parquet")
     assert process.returncode == 0, process.stderr
     assert "[bold]spend[/bold]" in process.stdout
+
+
+def test_report_is_rebuilt_for_a_folder_and_for_a_model(ran):
+    folder, process = ran
+    page = folder / json.loads(process.stdout)["report"]
+    before = page.read_bytes()
+    page.unlink()
+    rebuilt = gpuseg(folder, "report", str(page.parent), "--json")
+    assert (rebuilt.returncode, rebuilt.stderr) == (0, "")
+    assert json.loads(rebuilt.stdout) == {"run_dir": str(page.parent), "report": str(page)}
+    assert page.read_bytes() == before
+    newest = max(path.name for path in (folder / "gpuseg_runs" / "m").glob("2*"))
+    said = gpuseg(folder, "report", "m").stdout
+    assert said == f"gpuseg_runs/m/{newest}/report.html\n"
+
+
+def test_report_opens_a_browser_or_says_that_there_is_none(ran, tmp_path):
+    folder, _ = ran
+    opener = tmp_path / "opener"
+    opener.write_text(f'#!/bin/sh\nprintf %s "$1" > {tmp_path / "opened"}\n')
+    opener.chmod(0o755)
+    page = gpuseg(folder, "report", "m", "--open", env={"BROWSER": f"{opener} %s"}).stdout.strip()
+    assert (tmp_path / "opened").read_text() == (folder / page).resolve().as_uri()
+    nowhere = {
+        "BROWSER": "/bin/false",
+        "PATH": "/nonexistent",
+        "DISPLAY": "",
+        "WAYLAND_DISPLAY": "",
+    }
+    without = gpuseg(folder, "report", "m", "--open", env=nowhere)
+    assert (without.returncode, without.stdout.strip()) == (0, page)
+    assert without.stderr == f"no browser could be started here; open {page} yourself\n"
+
+
+def test_a_report_of_no_run_is_an_error_of_the_user(ran):
+    folder, _ = ran
+    wrong = gpuseg(folder, "report", "n")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "there is no run 'n'" in wrong.stderr
+    assert re.search(r"models there: .*\bm\b", wrong.stderr)

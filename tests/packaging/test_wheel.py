@@ -67,6 +67,11 @@ def test_the_command_runs(installed):
     assert outside(site, "-m", "gpuseg", "--version").startswith("gpuseg ")
 
 
+def bounded(requirement: str) -> tuple[str, str]:
+    name = requirement.split(">")[0]
+    return name, requirement.removeprefix(name)
+
+
 def test_conda_and_pip_name_the_same_libraries_and_ranges():
     import yaml
 
@@ -76,10 +81,9 @@ def test_conda_and_pip_name_the_same_libraries_and_ranges():
     for line in conda:
         if isinstance(line, str):
             name, _, bounds = line.partition(" ")
-            named[{"python-duckdb": "duckdb", "matplotlib-base": "matplotlib"}.get(name, name)] = (
-                bounds.strip()
-            )
-    for requirement in project["dependencies"]:
-        name = requirement.split(">")[0]
-        assert named[name] == requirement.removeprefix(name), name
+            named[{"python-duckdb": "duckdb"}.get(name, name)] = bounds.strip()
+        else:  # what conda does not have comes from pip there too
+            named |= {name: bounds for name, bounds in map(bounded, line["pip"]) if bounds}
+    for name, bounds in map(bounded, project["dependencies"]):
+        assert named[name] == bounds, name
     assert named["python"].startswith(project["requires-python"])
