@@ -1,4 +1,4 @@
-"""What `cli.py` shows: progress while a run works, and its result as short tables."""
+"""What `cli/` shows: progress while a run works, and its result as short tables."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) ->
 
 
 class _Console(Console):
-    """A console that leaves it to `cli.py` what a closed pipe means."""
+    """A console that leaves it to `cli/` what a closed pipe means."""
 
     def on_broken_pipe(self) -> None:
         """Say so, instead of ending the process with exit code 1."""

@@ -77,7 +77,7 @@ def test_imports_point_one_way():
         ("pytd", "tables"),
         ("tdclient", "tables"),
         ("trino", "tables"),
-        ("typer", "cli.py"),
+        ("typer", "cli/"),
         ("rich", "terminal.py"),
     ],
 )

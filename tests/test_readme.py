@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuseg.cli import _default_text
+from gpuseg.cli.command import default_text
 from gpuseg.settings import PARAMETERS
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ def parameter_table() -> str:
     """Return the table of parameters as the README must have it."""
     lines = ["| parameter | default | |", "| --- | --- | --- |"]
     for name, field in PARAMETERS.items():
-        default = _default_text(name).removeprefix(" [default: ").removesuffix("]")
+        default = default_text(name).removeprefix(" [default: ").removesuffix("]")
         lines.append(
             f"| `{name}` | {f'`{default}`' if default else ''} | {field.metadata['help']} |"
         )

@@ -1,0 +1,163 @@
+"""How commands are made: options from the parameters, an exit code for every error, output."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TextIO
+
+import typer
+
+from gpuseg.errors import GpusegError, SinkError
+from gpuseg.redaction import redact_text
+from gpuseg.settings import PARAMETERS, Settings, base_type, resolve
+
+INTERRUPTED = 130
+
+CONFIG_HELP = "Read parameters from a YAML file, or from the notebook's task in a digdag .dig file."
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Map every error to its exit code; tracebacks are shown with ``--debug`` only."""
+
+    def call(*, debug: bool = False, **options: Any) -> None:
+        level = logging.INFO if debug else logging.ERROR
+        logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
+        try:
+            command(**options)
+        except GpusegError as error:
+            _fail(str(error), error.exit_code, debug)
+        except KeyboardInterrupt as interrupt:
+            _fail(str(interrupt) or "interrupted; nothing was published", INTERRUPTED, debug)
+        except MemoryError:
+            _fail("out of memory; `gpuseg plan` says what each stage needs", 4, debug)
+        except typer.Exit:
+            raise
+        except Exception as error:
+            _fail(
+                f"unexpected {type(error).__name__}: {error}\nThis is a bug in gpuseg; run it "
+                "again with --debug and report the traceback",
+                GpusegError.exit_code,
+                debug,
+            )
+
+    signature = inspect.signature(command, eval_str=True)
+    return _dressed(
+        call, command, [*signature.parameters.values(), _keyword("debug", Debug, False)]
+    )
+
+
+def with_settings(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these parameters; it receives them as `Settings`."""
+    chosen = tuple(names)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def call(*, config: Path | None = None, **options: Any) -> None:
+            given = {name: options.pop(name) for name in chosen}
+            command(_resolve(given, config), **options)
+
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        source = Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)]
+        return _dressed(
+            call, command, [*map(_option, chosen), _keyword("config", source, None), *own]
+        )
+
+    return decorate
+
+
+def _dressed(
+    call: Callable[..., None], command: Callable[..., None], parameters: list[inspect.Parameter]
+) -> Callable[..., None]:
+    """Make `call` look to typer like `command` with these parameters."""
+    functools.update_wrapper(call, command)
+    # typer tells arguments from options by their annotation, not by their kind
+    keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    call.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    del call.__wrapped__  # type: ignore[attr-defined]
+    return call
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def _option(name: str) -> inspect.Parameter:
+    """Make the typer option of a parameter; None means not given on the command line."""
+    dashed = name.replace("_", "-")
+    is_flag = base_type(name) is bool
+    option = typer.Option(
+        f"--{dashed}/--no-{dashed}" if is_flag else f"--{dashed}",
+        help=PARAMETERS[name].metadata["help"] + default_text(name),
+        metavar=None if is_flag else _METAVARS[base_type(name)],
+        show_default=False,
+    )
+    # everything else arrives as text: settings.py parses it, so that the command line,
+    # the environment and a config file give the same message for the same mistake
+    return _keyword(name, Annotated[bool | None if is_flag else str | None, option], None)
+
+
+_METAVARS = {str: "TEXT", int: "INTEGER", float: "NUMBER", tuple: "A,B,…"}
+
+
+def default_text(name: str) -> str:
+    """Return what the help says of a parameter's default."""
+    default = PARAMETERS[name].default
+    if default is None or default == ():
+        return ""
+    if isinstance(default, bool):
+        return f" [default: {'' if default else 'no-'}{name.replace('_', '-')}]"
+    return f" [default: {','.join(default) if isinstance(default, tuple) else default}]"
+
+
+def _resolve(given: Mapping[str, Any], config: Path | None) -> Settings:
+    from gpuseg.config import read_config
+
+    content = read_config(config, environ=os.environ) if config else None
+    return resolve(given, environ=os.environ, config=content)
+
+
+def _fail(message: str, exit_code: int, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    # the rooms keep credentials out of their messages; this is for what they overlook
+    sys.stderr.write(f"gpuseg: {redact_text(message)}\n")
+    raise typer.Exit(exit_code)
+
+
+def emit(show: Callable[[TextIO], Any]) -> None:
+    """Write a command's result to stdout, all of it now.
+
+    Raises
+    ------
+    SinkError
+        If stdout takes no more; whoever merely stopped reading (head, less) is no error.
+    """
+    try:
+        show(sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would complain once more when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise SinkError(
+                f"the work is done, but its result could not be printed: {error.strerror}"
+            ) from error
+
+
+def emit_json(value: Any) -> None:
+    """Write one JSON object to stdout."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    emit(lambda out: out.write(f"{text}\n"))
