@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from gpuseg.activation import (
     Audience,
     PushPlan,
@@ -41,10 +39,9 @@ from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stor
 from gpuseg.outputs.sketch import Sketch, sketch
 from gpuseg.records import (
     Choice,
-    Explanation,
+    Explained,
     FeatureMatrix,
     Segmentation,
-    SegmentTree,
     SweepResult,
     Table,
     part,
@@ -90,29 +87,9 @@ def run(
         audience.check_rows(rows)
     earlier = earlier_model(settings, rows) if keep and model is None else None
 
-    def segmented(engine: Engine) -> tuple[Segmentation, Sketch | None]:
-        backend = engine.backend
-        features = _prepare(settings, backend, rows, model, stages)
-        swept, choice = _segment(settings, backend, features, model, stages)
-        explanation, rules, tree = _explain(settings, backend, rows, features, choice, stages)
-        seen = sketch(backend, rows, features, choice.fit, swept) if keep else None
-        concluded = conclude(
-            settings,
-            engine,
-            rows,
-            features,
-            swept,
-            choice,
-            explanation,
-            rules,
-            tree,
-            model,
-            earlier,
-            stages.costs,
-        )
-        return concluded, seen
-
-    result, seen = engine.where_it_fits(segmented)
+    result, seen = engine.where_it_fits(
+        lambda engine: _segmented(settings, engine, rows, model, earlier, stages, keep)
+    )
     if seen is None:
         return result
     with stages.stage("publish") as stage:
@@ -125,6 +102,26 @@ def run(
         finally:
             record_costs(result)
     return result
+
+
+def _segmented(
+    settings: Settings,
+    engine: Engine,
+    table: Table,
+    model: StoredModel | None,
+    earlier: StoredModel | None,
+    stages: Stages,
+    keep: bool,
+) -> tuple[Segmentation, Sketch | None]:
+    """Prepare, sweep, choose, explain; a sketch of the rows is drawn for what is kept."""
+    backend = engine.backend
+    features = _prepare(settings, backend, table, model, stages)
+    swept, choice = _segment(settings, backend, features, model, stages)
+    said = _explain(settings, backend, table, features, choice, stages)
+    seen = sketch(backend, table, features, choice.fit, swept) if keep else None
+    costs = stages.costs
+    result = conclude(settings, engine, table, features, swept, choice, said, model, earlier, costs)
+    return result, seen
 
 
 def assign(
@@ -328,7 +325,7 @@ def _explain(
     features: FeatureMatrix,
     choice: Choice,
     stages: Stages,
-) -> tuple[Explanation, pa.Table, SegmentTree]:
+) -> Explained:
     with stages.stage("explain") as stage:
         explanation = explain(
             backend,
@@ -349,7 +346,7 @@ def _explain(
         )
         tree = segment_tree(columns, labels, random_state=settings.random_state)
         stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
-    return explanation, rules, tree
+    return Explained(explanation, rules, tree)
 
 
 def _activate(audience: Audience, result: Segmentation, stages: Stages) -> Segmentation:

@@ -333,6 +333,14 @@ class SegmentTree(NamedTuple):
     leaves: pa.Table
 
 
+class Explained(NamedTuple):
+    """What is said about the segments: in numbers, in rules, and in one tree for all."""
+
+    explanation: Explanation
+    rules: pa.Table
+    tree: SegmentTree
+
+
 # -- the whole ---------------------------------------------------------------
 
 

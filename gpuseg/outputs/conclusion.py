@@ -29,12 +29,12 @@ from gpuseg.outputs.segments import (
 )
 from gpuseg.records import (
     Choice,
+    Explained,
     Explanation,
     FeatureMatrix,
     KMeansFit,
     Segment,
     Segmentation,
-    SegmentTree,
     StageCost,
     SweepResult,
     Table,
@@ -49,9 +49,7 @@ def conclude(
     features: FeatureMatrix,
     swept: SweepResult,
     choice: Choice,
-    explanation: Explanation,
-    rules: pa.Table,
-    tree: SegmentTree,
+    said: Explained,
     stored: StoredModel | None,
     earlier: StoredModel | None,
     stages: Mapping[str, StageCost],
@@ -71,7 +69,7 @@ def conclude(
     labels = features.in_table_order(backend.to_host(choice.fit.labels))
     k_scores = k_scores_table(swept.scores.values(), choice.n_clusters)
     silhouette = swept.scores[choice.n_clusters].silhouette
-    segments, lost = _named(explanation, stored, earlier)
+    segments, lost = _named(said.explanation, stored, earlier)
     model = stored or _fitted_model(
         settings, engine, table, features, choice, k_scores, silhouette, segments
     )
@@ -83,15 +81,15 @@ def conclude(
         reason=choice.reason,
         k_scores=k_scores,
         columns=columns_table(features.decisions),
-        explanation=explanation,
-        rules=rules,
+        explanation=said.explanation,
+        rules=said.rules,
         model=model,
         backend=backend.name,
         backend_reason=engine.reason,
         stages=stages,
         n_features=int(features.X.shape[1]),
-        warnings=engine.warnings + _warnings(features, swept, choice, explanation) + lost,
-        tree=tree,
+        warnings=engine.warnings + _warnings(features, swept, choice, said.explanation) + lost,
+        tree=said.tree,
         segments=segments,
     )
 
