@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -168,12 +169,17 @@ def _k_table(k_scores: Iterable[Mapping[str, Any]]) -> RichTable:
             _with_error(score["silhouette"], score["silhouette_stderr"]),
             f"{score['inertia']:.6g}",
             f"{score['min_cluster_share']:.1%}",
-            f"{score['stability']:.2f}",
+            _stability(score["stability"]),
         )
         for score in k_scores
     )
     names = ("k", "silhouette", "inertia", "smallest cluster", "stability")
     return _table("Number of clusters (* chosen)", names, rows)
+
+
+def _stability(value: float | None) -> str:
+    """Of a single restart there is none."""
+    return "" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
 def _with_error(value: float, stderr: float) -> str:

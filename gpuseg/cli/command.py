@@ -158,6 +158,8 @@ def emit(show: Callable[[TextIO], Any]) -> None:
 
 
 def emit_json(value: Any) -> None:
-    """Write one JSON object to stdout."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    """Write one JSON value to stdout; what is not a number is null."""
+    from gpuseg.outputs.json_safe import json_safe
+
+    text = json.dumps(json_safe(value), ensure_ascii=False, allow_nan=False)
     emit(lambda out: out.write(f"{text}\n"))

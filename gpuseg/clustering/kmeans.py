@@ -26,15 +26,19 @@ LEVELS = (8_192, 32_768, 131_072)
 #: Runs on samples stop at this multiple of `tol`: they only have to show where they lead.
 COARSE = 3
 
+#: Runs on all rows stop at `tol`, or on few rows at this multiple: a split of a round cluster
+#: turns slowly and is not where it should be when its steps are small.
+FINE = 0.1
+
 #: Runs of the same k that go on to more rows: the best ones that ended in different optima,
 #: as far as a sample of n rows can tell them from the best, within this share of its inertia
 #: over the root of n.
-N_FINALISTS = 3
+N_FINALISTS = 4
 FINALIST_MARGIN = 0.2
 
-#: Rounds of new starts end after so many in a row without improvement that they look at this
-#: many numbers, but at least once and at most so often.
-PATIENCE_VALUES = 2**18
+#: Rounds of new starts end after so many in a row without improvement that one step of each k
+#: in each of them takes so many multiply-adds; but at least once and at most so often.
+PATIENCE_WORK = 12_000_000
 MAX_PATIENCE = 32
 
 #: Two runs whose inertia differs by less than this share found the same optimum.
@@ -101,7 +105,7 @@ def sweep_kmeans(
     finalists = _finalists(backend, found)
     for k in ks:
         finalists[k] += list((warm_starts or {}).get(k, []))
-    fine = {"max_iter": max_iter, "tol": tol}
+    fine = {"max_iter": max_iter, "tol": tol * (FINE if len(X) <= LEVELS[-1] else 1)}
     last = _lloyd_by_k(backend, X, finalists, fine, _part(progress, 0.3, 0.9))
     best = _never_rising(backend, X, {k: _best(last[k]) for k in ks}, fine)
     progress(1.0)
@@ -195,14 +199,15 @@ def _search(
     seeder = Seeder(backend.to_host(sample), ks[-1], rng)
     sequences = [seeder.sequence(ks[-1]) for _ in range(n_init)]
     starts = {k: [sequence[:k] for sequence in sequences] for k in ks}
-    restarts = _lloyd_by_k(backend, sample, starts, limits, _part(progress, 0.0, 0.5))
-    found = _improve(backend, sample, seeder, restarts, limits, rng)
+    restarts = _lloyd_by_k(backend, sample, starts, limits, _part(progress, 0.0, 0.3))
+    found = _improve(backend, sample, seeder, restarts, limits, rng, _part(progress, 0.3, 0.6))
     for level in LEVELS[1:]:
         if len(sample) < len(X):
             sample = X[:level]
             found = _lloyd_by_k(backend, sample, _finalists(backend, found), limits, no_progress)
             if level < LEVELS[-1]:
-                found = _improve(backend, sample, seeder, found, limits, rng)
+                later = _part(progress, 0.6, 1.0)
+                found = _improve(backend, sample, seeder, found, limits, rng, later)
     return restarts, found
 
 
@@ -231,16 +236,18 @@ def _improve(
     found: Mapping[int, list[KMeansFit]],
     limits: Mapping[str, Any],
     rng: np.random.Generator,
+    progress: Progress,
 ) -> dict[int, list[KMeansFit]]:
     """Add runs that start from what other k have found, until they improve no k any more."""
     found, failures = dict(found), 0
-    patience = min(MAX_PATIENCE, max(1, PATIENCE_VALUES // int(X.size)))
-    for _ in range(4 * patience):
+    patience = min(MAX_PATIENCE, max(1, PATIENCE_WORK // (int(X.size) * sum(found))))
+    for tried in range(4 * patience):
+        progress(tried / (tried + 2 * patience))  # when it ends is not known
         best = {k: _centres(backend, _best(fits)) for k, fits in found.items()}
         starts = propose(best, seeder, rng)
         fits = _lloyd_by_k(backend, X, starts, limits, no_progress)
         better = any(_is_better(fits[k], found[k]) for k in found)
-        found = {k: found[k] + fits[k] for k in found}
+        found = {k: _different([*found[k], *fits[k]])[:N_FINALISTS] for k in found}
         failures = 0 if better else failures + 1
         if failures == patience:
             break

@@ -17,6 +17,9 @@ from gpuseg.clustering.seeding import Seeder
 #: fall by this factor.
 RANK_DECAY = 0.6
 
+#: How much larger a k may be that another one takes clusters from: each of them is a merge.
+FARTHEST = 8
+
 
 class Centres(NamedTuple):
     """Centroids and the rows of each cluster; host arrays."""
@@ -51,7 +54,7 @@ def propose(
         starts[k] = [seeder.sequence(k, centroids=centroids) for centroids in fewer]
         if k + 1 in best:
             starts[k] += [cheapest[k + 1], merged(best[k + 1], k, rank=_rank(rng))]
-        beyond = [larger for larger in best if larger > k + 1]
+        beyond = [larger for larger in best if k + 1 < larger <= k + FARTHEST]
         if beyond:
             source = best[beyond[rng.integers(len(beyond))]]
             starts[k].append(merged(source, k, rank=_rank(rng) - 1))

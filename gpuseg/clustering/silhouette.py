@@ -118,6 +118,11 @@ def silhouette_sweep(
     """
     from gpuseg.backends.numpy import NumPyBackend
 
+    if not hasattr(labels, "items"):
+        raise ShapeError(
+            f"labels are {type(labels).__name__}; expected a mapping of k to labels, such as "
+            "{2: labels}"
+        )
     matrix = _checked_matrix(X)
     codes = {k: _codes(of_k, len(matrix)) for k, of_k in labels.items()}
     if not codes:
@@ -141,6 +146,7 @@ def silhouette_samples(
     Returns
     -------
     samples : array of shape (n_samples,), float64
+        To about 1e-7, and 1e-5 at worst: distances are float32 where that is enough.
         (b - a) / max(a, b), with a the mean distance to the other rows of the own cluster
         and b the smallest mean distance to another cluster; 0 for a cluster of one row.
 
@@ -182,9 +188,11 @@ def silhouette_score(
     _check_metric(metric, kwds)
     matrix, of_rows = _checked_matrix(X), np.asarray(labels)
     if sample_size is not None:
+        if sample_size != int(sample_size) or sample_size < 1:
+            raise SettingsError(f"sample_size is {sample_size}; expected a whole number from 1")
         from sklearn.utils import check_random_state
 
-        part = check_random_state(random_state).permutation(len(matrix))[:sample_size]
+        part = check_random_state(random_state).permutation(len(matrix))[: int(sample_size)]
         matrix, of_rows = matrix[part], of_rows[part]
     return silhouette_sweep(matrix, {"": of_rows}).scores[""]
 
@@ -255,6 +263,8 @@ def _checked_matrix(X: Any) -> npt.NDArray[Any]:
     matrix = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ShapeError(f"X has shape {matrix.shape}; expected (n_samples, n_features), not 0")
+    if matrix.dtype.kind == "c":
+        raise DataError("X holds complex numbers; distances between rows need real ones")
     if matrix.dtype not in (np.float32, np.float64):
         try:
             matrix = matrix.astype(np.float64)
@@ -267,9 +277,16 @@ def _checked_matrix(X: Any) -> npt.NDArray[Any]:
 
 def _codes(labels: Any, n_samples: int) -> npt.NDArray[np.int32]:
     values = np.asarray(labels)
+    if values.ndim == 2 and values.shape[1] == 1:  # a column of a table
+        values = values[:, 0]
     if values.ndim != 1 or len(values) != n_samples:
         raise ShapeError(f"labels have shape {values.shape}; expected ({n_samples},), one per row")
-    names, codes = np.unique(values, return_inverse=True)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError("labels hold NaN or infinity; every row needs a cluster")
+    try:
+        names, codes = np.unique(values, return_inverse=True)
+    except TypeError as error:
+        raise DataError(f"labels cannot be compared with each other: {error}") from error
     if not 2 <= len(names) <= n_samples - 1:
         raise DataError(
             f"Number of labels is {len(names)}. Valid values are 2 to n_samples - 1 (inclusive), "

@@ -83,7 +83,13 @@ def _relation(
     kind, schema, table = find_table(connection, location)
     if not kind:
         raise _not_found(connection, location)
-    return connection.sql(f"FROM {quoted(schema)}.{quoted(table)}")
+    return connection.sql(f"FROM {_schema(connection, schema)}.{quoted(table)}")
+
+
+def _schema(connection: duckdb.DuckDBPyConnection, schema: str) -> str:
+    """Return a schema with its database: alone it may be taken for one of that name."""
+    [(database,)] = connection.execute("SELECT current_database()").fetchall()
+    return f"{quoted(database)}.{quoted(schema)}"
 
 
 def _query(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation:
@@ -216,11 +222,12 @@ class Transaction:
         kind, schema, name = find_table(connection, location)
         if kind == "view":
             raise SettingsError(f"'{location.display}' is a view; give the name of a table")
-        target = f"{quoted(schema)}.{quoted(name)}"
+        here = _schema(connection, schema)
+        target = f"{here}.{quoted(name)}"
         rows = f"SELECT {', '.join(map(restored, table.schema))} FROM gpuseg_rows"
         try:
             connection.register("gpuseg_rows", table)
-            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {here}")
             before = 0
             if kind and append:
                 self._check_columns(location, target, rows)

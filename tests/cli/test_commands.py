@@ -356,3 +356,14 @@ def test_a_report_of_no_run_is_an_error_of_the_user(ran):
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "there is no run 'n'" in wrong.stderr
     assert re.search(r"models there: .*\bm\b", wrong.stderr)
+
+
+def test_a_single_restart_has_no_stability(tmp_path):
+    customers().write_csv(tmp_path / "customers.csv")
+    run = ("run", "--input-table", "customers.csv", "--output-table", "o.csv", "--n-init", "1")
+    done = gpuseg(tmp_path, *run, "--json")
+    assert done.returncode == 0, done.stderr
+    assert {score["stability"] for score in json.loads(done.stdout)["k_scores"]} == {None}
+    for_people = gpuseg(tmp_path, *run)
+    assert for_people.returncode == 0, for_people.stderr
+    assert "nan" not in for_people.stdout

@@ -383,3 +383,10 @@ def test_count_distinct_rows():
 def test_adjusted_rand_is_scikit_learns(pairs):
     a, b = np.array(pairs).T
     assert adjusted_rand(a, b) == pytest.approx(adjusted_rand_score(a, b), abs=1e-12)
+
+
+def test_a_sweep_of_very_many_k_ends():
+    X = blobs(150, 2)
+    fits = sweep(X, range(2, 120), n_init=1)
+    inertias = [entry.fit.inertia for entry in fits.values()]
+    assert inertias == sorted(inertias, reverse=True)

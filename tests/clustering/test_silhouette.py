@@ -294,3 +294,40 @@ def test_repeated_rows_share_a_silhouette(rng, times):
     labels = np.arange(12) % 3
     found = silhouette_samples(np.repeat(X, times, axis=0), np.repeat(labels, times))
     np.testing.assert_allclose(found.reshape(12, times) - found[::times, None], 0, atol=2e-6)
+
+
+# -- what a drop-in is given ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.0, 1.0, np.nan, 0.0], "labels hold NaN"),
+        ([0, 1, None, 0], "cannot be compared"),
+        ([[0, 1], [1, 0], [0, 1], [1, 0]], "labels have shape"),
+    ],
+)
+def test_labels_that_say_nothing_are_refused(labels, message):
+    with pytest.raises((DataError, ShapeError), match=message):
+        silhouette_samples(np.arange(8.0).reshape(4, 2), np.array(labels))
+
+
+def test_labels_may_be_a_column():
+    X, labels = np.arange(8.0).reshape(4, 2), np.array([0, 0, 1, 1])
+    assert silhouette_score(X, labels[:, None]) == silhouette_score(X, labels)
+
+
+def test_complex_numbers_are_refused():
+    with pytest.raises(DataError, match="complex"):
+        silhouette_score(np.ones((4, 2)) * 1j, [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("sample_size", [2.5, 0, -3])
+def test_impossible_sample_sizes_are_refused(sample_size):
+    with pytest.raises(SettingsError, match="sample_size"):
+        silhouette_score(np.ones((4, 2)), [0, 0, 1, 1], sample_size=sample_size)
+
+
+def test_a_sweep_is_given_by_k():
+    with pytest.raises(ShapeError, match="mapping of k to labels"):
+        silhouette_sweep(np.ones((4, 2)), [[0, 0, 1, 1]])

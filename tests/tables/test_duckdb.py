@@ -360,3 +360,12 @@ def test_checking_an_output_leaves_no_trace(database):
 def test_a_column_without_type_becomes_text(database):
     publish([Output(locate("s.t"), pa.table({"a": pa.nulls(2)}))])
     assert database("SELECT typeof(a) FROM s.t") == [("VARCHAR",)] * 2
+
+
+def test_a_schema_may_be_called_like_its_database(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = locate("shop.orders", warehouse="duckdb:shop.duckdb")
+    rows = pa.table({"a": [1, 2]})
+    publish([Output(place, rows)])
+    publish([Output(place, rows, append=True)])
+    assert read_table(place).arrow.num_rows == 4
