@@ -208,11 +208,18 @@ class Connection:
         return f"'{self.location.display}' ({self.dialect.name})"
 
 
+#: What every driver manager says of an address that can never work.
+_NEVER = {
+    "Could not load `": Failure(SettingsError, "{what}; name an installed ADBC driver"),
+    "Unknown database option": Failure(SettingsError, "{what}; leave that option out"),
+}
+
+
 def _meaning(dialect: Dialect, sqlstate: str, words: str) -> Failure:
     for key in (sqlstate, sqlstate[:2]) if sqlstate else ():
         if key in dialect.failures:
             return dialect.failures[key]
-    for phrase, meaning in dialect.phrases.items():
+    for phrase, meaning in (_NEVER | dict(dialect.phrases)).items():
         if re.search(phrase, words):
             return meaning
     return Failure(None, "{what}")

@@ -214,3 +214,19 @@ def test_without_the_driver_manager_the_extra_is_named(database, monkeypatch):
     monkeypatch.setitem(sys.modules, "adbc_driver_manager.dbapi", None)
     with pytest.raises(SettingsError, match=r"pip install 'gpuseg\[postgres\]'"):
         read_table(at("main.t"))
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("adbc:nodriver?uri=x", "name an installed ADBC driver"),
+        ("adbc:adbc_driver_sqlite?uri=x.sqlite&password=secret", "leave that option out"),
+    ],
+)
+def test_an_address_that_can_never_work_is_not_worth_another_try(
+    tmp_path, monkeypatch, address, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=message) as failure:
+        read_table(locate("main.t", warehouse=address))
+    assert "secret" not in str(failure.value)
