@@ -6,7 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.message import Message
 from typing import Any, TypeVar
 
@@ -102,7 +102,7 @@ class Cdp:
                 f"({type(error).__name__}); running again is safe"
             ) from None
         try:
-            return json.loads(text) if text.strip() else None
+            return json.loads(text, object_hook=lambda f: _Facts(what, f)) if text.strip() else None
         except ValueError:
             raise UnansweredError(
                 f"Treasure Data's audience API answered {what} without JSON"
@@ -136,6 +136,22 @@ class _LaterError(RefusedError):
     def __init__(self, message: str, seconds: float) -> None:
         super().__init__(message, TOO_MANY, "")
         self.seconds = seconds
+
+
+class _Facts(dict[str, Any]):
+    """An object of an answer; asking for what is not in it says which answer that was."""
+
+    def __init__(self, what: str, facts: Mapping[str, Any]) -> None:
+        super().__init__(facts)
+        self._what = what
+
+    def __missing__(self, name: str) -> Any:
+        raise RefusedError(
+            f"Treasure Data's audience API answered {self._what} without '{name}'; nothing "
+            "more was changed: see the console",
+            200,
+            "",
+        )
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -480,3 +480,17 @@ def test_the_audience_host_is_told_from_the_region(monkeypatch):
         found = Site.of_environment({"TD_API_KEY": "1/secret", "TD_API_SERVER": rest})
         assert found.cdp == expected
         assert "secret" not in repr(found)
+
+
+def test_an_answer_of_another_shape_is_said(td):
+    """Such as a newer API may give; nothing is changed then."""
+    before = config(td)
+    odd = {"data": [{"id": "1", "name": "Customers"}], "items": []}
+    td.faults = [
+        Fault("GET /entities/parent_segments", 200, body=odd),
+        Fault("GET /audiences/*", 200, body={"title": "Customers"}),
+    ]
+    with pytest.raises(SinkError, match="answered GET .* without '"):
+        push(audience(), wishes_of(range(3)))
+    td.faults = []
+    assert config(td) == before
