@@ -33,7 +33,7 @@ FINE = 0.1
 #: Runs of the same k that go on to more rows: the best ones that ended in different optima,
 #: as far as a sample of n rows can tell them from the best, within this share of its inertia
 #: over the root of n.
-N_FINALISTS = 4
+N_FINALISTS = 3
 FINALIST_MARGIN = 0.2
 
 #: Rounds of new starts end after so many in a row without improvement that one step of each k
@@ -247,7 +247,7 @@ def _improve(
         starts = propose(best, seeder, rng)
         fits = _lloyd_by_k(backend, X, starts, limits, no_progress)
         better = any(_is_better(fits[k], found[k]) for k in found)
-        found = {k: _different([*found[k], *fits[k]])[:N_FINALISTS] for k in found}
+        found = {k: found[k] + fits[k] for k in found}
         failures = 0 if better else failures + 1
         if failures == patience:
             break
