@@ -490,7 +490,7 @@ def test_an_answer_of_another_shape_is_said(td):
         Fault("GET /entities/parent_segments", 200, body=odd),
         Fault("GET /audiences/*", 200, body={"title": "Customers"}),
     ]
-    with pytest.raises(SinkError, match="answered GET .* without '"):
+    with pytest.raises(SinkError, match=r"answered GET .* without '"):
         push(audience(), wishes_of(range(3)))
     td.faults = []
     assert config(td) == before
