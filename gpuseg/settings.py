@@ -125,6 +125,52 @@ class Settings:
     export_rules: str | None = _parameter(
         None, "Also write short rules for each segment: [db.]table or a file."
     )
+    export_lineage: str | None = _parameter(
+        None,
+        "Also write which segments went on, split, merged, began or ended: [db.]table or file.",
+    )
+    export_migration: str | None = _parameter(
+        None, "Also write how many rows went from which segment to which: [db.]table or a file."
+    )
+    export_movements: str | None = _parameter(
+        None,
+        "Also write segment, previous segment and date of change of each row; needs rowid_column.",
+    )
+    export_drift: str | None = _parameter(
+        None, "Also write how far each column moved since the run before: [db.]table or a file."
+    )
+    publish: str = _parameter(
+        "if-ok",
+        "always; if-ok: unless a limit below is broken; if-better: and the silhouette is no lower.",
+        choices=("always", "if-better", "if-ok"),
+    )
+    max_churn: float | None = _parameter(
+        None, "Limit: share of known rows that may change their segment, 0 to 1.", low=0.0
+    )
+    min_silhouette: float | None = _parameter(
+        None, "Limit: mean silhouette that the new segments must reach.", low=-1.0
+    )
+    max_psi: float | None = _parameter(
+        None,
+        "Limit: population stability index that no column may exceed (0.25 is a lot).",
+        low=0.0,
+    )
+    keep: int = _parameter(14, "Runs of a model that are kept; older ones are removed.", low=1)
+    max_seconds: float | None = _parameter(
+        None, "Time budget: when it ends, the best segments found so far are used.", low=1.0
+    )
+    memory: str | None = _parameter(
+        None, "Memory to stay within, such as 8GiB; by default most of what is free."
+    )
+    dask: str | None = _parameter(
+        None, "Work on a Dask cluster: the scheduler's address, or local:N for N processes here."
+    )
+    log_format: str = _parameter(
+        "text", "Progress and log on stderr: text, or json lines.", choices=("text", "json")
+    )
+    metrics_file: str | None = _parameter(
+        None, "Write the run's figures there for Prometheus (textfile collector, *.prom)."
+    )
     remove_stale_segments: bool = _parameter(
         False, "Remove the audience's segments of clusters that are no more; else report them."
     )

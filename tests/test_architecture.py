@@ -14,15 +14,16 @@ PACKAGE = Path(__file__).parents[1] / "gpuseg"
 #: Who may import whom: a room imports from its own line or from lines above.
 LAYERS = [
     {"errors", "interrupts", "redaction"},
-    {"records"},
+    {"records", "change"},
     {"settings", "config", "stages", "tables", "backends"},
     {"features", "clustering"},
     {"explain"},
     {"outputs"},
+    {"nightly"},
     {"activation"},
     {"doctor"},
     {"pipeline", "estimator"},
-    {"plan", "api", "device_memory"},
+    {"plan", "api", "device_memory", "watch"},
     {"terminal"},
     {"cli"},
 ]

@@ -1,0 +1,96 @@
+"""What travels between one night and the next: where rows were, and what became of segments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class EarlierPlaces(NamedTuple):
+    """Where the rows of today's table were in the run before.
+
+    Parameters
+    ----------
+    run_id, created
+        The run whose model is current; UTC, ISO 8601.
+    matched_by
+        ``rowid`` when rows were found by `rowid_column`, ``model`` when the earlier model
+        placed today's rows.
+    cluster_ids
+        Host array of shape (n_rows,), int32, in the table's order: the id that the row had;
+        -1 for a row that was not there. By model no row is unknown.
+    since
+        Host array of shape (n_rows,), datetime64[s], UTC: when the row came to that segment,
+        NaT where unknown; None when matched by model.
+    gone
+        Rows of the run before that are not in today's table, by the id they had.
+    """
+
+    run_id: str
+    created: str
+    matched_by: str
+    cluster_ids: Any
+    since: Any | None
+    gone: Mapping[int, int]
+
+
+class LineageEvent(NamedTuple):
+    """One row of the ``lineage`` table: what two segments have to do with each other."""
+
+    event: str  # kept | split | merged | born | retired
+    cluster_id: int | None  # today's; None when retired without an heir
+    previous_cluster_id: int | None  # None when born of no segment in particular
+    n_shared: int  # rows that were in the one and are in the other
+    share_of_previous: float  # of the earlier segment's rows that are still there
+    share_of_current: float  # of today's segment's rows that were there before
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How today's clusters continue the earlier segments.
+
+    Parameters
+    ----------
+    cluster_ids
+        Of today's clusters, by their position: what the outputs call them.
+    next_cluster_id
+        The smallest id that was never given; ids are not used twice.
+    """
+
+    earlier_run_id: str
+    matched_by: str
+    cluster_ids: tuple[int, ...]
+    next_cluster_id: int
+    events: tuple[LineageEvent, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Evidence of change since the run before; what the gate and the report look at.
+
+    Parameters
+    ----------
+    churn
+        Share of the rows known before whose segment is another one now, 0 to 1.
+    max_psi, max_psi_column
+        The population stability index of the column that moved most.
+    earlier_silhouette
+        Mean silhouette of the earlier model's placement of today's rows, in today's features;
+        None when it cannot be had.
+    migration, movements, drift, trend
+        Tables; `movements` is None without `rowid_column`.
+    """
+
+    lineage: Lineage
+    churn: float
+    max_psi: float | None
+    max_psi_column: str | None
+    earlier_silhouette: float | None
+    migration: pa.Table
+    movements: pa.Table | None
+    drift: pa.Table
+    trend: pa.Table
