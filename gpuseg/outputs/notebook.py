@@ -35,7 +35,7 @@ def segmentation_html(result: Segmentation) -> str:
                     "share": percent(size / max(sum(sizes), 1)),
                     "features": ", ".join(shown(row["feature"]) for row in shap.get(cluster, [])),
                 }
-                for cluster, size in enumerate(sizes)
+                for cluster, size in zip(result.cluster_ids, sizes, strict=True)
             ],
         )
     )
