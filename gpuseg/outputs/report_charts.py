@@ -137,6 +137,7 @@ def _knife(run: ReportInput, outlines: Sequence[dict[str, Any]]) -> Chart:
         "Silhouette (−1 to 1)",
         "Rows, by segment",
         {
+            "ids": ids,
             "mean": run.silhouette,
             "segments": [
                 {"id": ids[c], "share": own["n_rows"] / total, "outline": own["outline"],
@@ -201,6 +202,7 @@ def _top_features(run: ReportInput, shap_values: pa.Table) -> Chart:
         _SHAP_AXIS,
         "Feature, by segment",
         {
+            "ids": run.cluster_ids,
             "groups": [
                 {"id": c, "bars": [
                     {"feature": shown(row["feature"]), "value": row["mean_abs_shap"]}

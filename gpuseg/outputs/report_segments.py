@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gpuseg.outputs.palette import cluster_name, cluster_variable
+from gpuseg.outputs.palette import cluster_names
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.wording import day, number, percent, shown, unbroken
 
@@ -29,13 +29,13 @@ def segments(run: ReportInput) -> list[dict[str, Any]]:
     shap = strongest(run.shap_values)
     largest = max((row["mean_abs_shap"] for rows in shap.values() for row in rows), default=0.0)
     outlines = run.sketch["silhouettes"] if run.sketch else [{}] * run.n_clusters
-    names = segment_names(run)
+    names, colors = segment_names(run), cluster_names(run.cluster_ids)
     return [
         {
             "id": cluster,
             "name": names[place],
-            "color": cluster_variable(cluster),
-            "on_color": f"var(--on-{cluster_name(cluster)})",
+            "color": f"var(--{colors[cluster]})",
+            "on_color": f"var(--on-{colors[cluster]})",
             "size": f"{size:,}",
             "share": percent(size / run.n_rows),
             "width": round(100 * size / run.n_rows, 2),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpuseg.outputs.palette import cluster_name
+from gpuseg.outputs.palette import cluster_names
 from gpuseg.outputs.svg import Canvas, Paint, text_width, ticks
 from gpuseg.outputs.wording import number, shortened
 
@@ -100,7 +100,7 @@ def _line(canvas: Canvas, chart: Chart, top: float) -> None:
 
 def _knife(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw each cluster's silhouettes, the best row on top."""
-    segments = chart.data["segments"]
+    segments, colors = chart.data["segments"], cluster_names(chart.data["ids"])
     gap = 5.0
     canvas.height = top + 330 + _FOOT
     lowest = min(min(own["outline"]) for own in segments)
@@ -115,7 +115,7 @@ def _knife(canvas: Canvas, chart: Chart, top: float) -> None:
         steps = max(len(own["outline"]) - 1, 1)
         edge = [(frame.x(s), y + height * i / steps) for i, s in enumerate(own["outline"])]
         canvas.path([(frame.x(0), y), *edge, (frame.x(0), y + height)],
-                    fill=cluster_name(own["id"]))  # fmt: skip
+                    fill=colors[own["id"]])  # fmt: skip
         if height > 8:
             canvas.text(frame.left - 8, y + height / 2, str(own["id"]), anchor="end")
         y += height + gap
@@ -128,6 +128,7 @@ def _knife(canvas: Canvas, chart: Chart, top: float) -> None:
 def _scatter(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw rows on the first two principal axes, with each cluster's number in its middle."""
     points, labels = chart.data["points"], chart.data["labels"]
+    colors = cluster_names(chart.data["ids"])
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     canvas.height = top + 400
     frame = _Frame(62, top + 4, WIDTH - 18, canvas.height - _FOOT,
@@ -135,14 +136,14 @@ def _scatter(canvas: Canvas, chart: Chart, top: float) -> None:
     _y_axis(canvas, frame, chart.y)
     _x_axis(canvas, frame, chart.x)
     for (x, y), label in zip(points, labels, strict=True):
-        canvas.circle(frame.x(x), frame.y(y), 2.2, cluster_name(label), opacity=0.7)
+        canvas.circle(frame.x(x), frame.y(y), 2.2, colors[label], opacity=0.7)
     for cluster, middle in zip(chart.data["ids"], chart.data["centres"], strict=True):
         if middle is not None:
             x, y = frame.x(middle[0]), frame.y(middle[1])
-            canvas.circle(x, y, 11, f"on-{cluster_name(cluster)}")
-            canvas.circle(x, y, 10, cluster_name(cluster))
+            canvas.circle(x, y, 11, f"on-{colors[cluster]}")
+            canvas.circle(x, y, 10, colors[cluster])
             canvas.text(
-                x, y, str(cluster), color=f"on-{cluster_name(cluster)}", anchor="middle", bold=True
+                x, y, str(cluster), color=f"on-{colors[cluster]}", anchor="middle", bold=True
             )
 
 
@@ -151,7 +152,7 @@ def _scatter(canvas: Canvas, chart: Chart, top: float) -> None:
 
 def _groups(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw the strongest features of each cluster, one group of bars under another."""
-    groups = chart.data["groups"]
+    groups, colors = chart.data["groups"], cluster_names(chart.data["ids"])
     longest = max((bar["value"] for group in groups for bar in group["bars"]), default=0.0)
     names = [bar["feature"] for group in groups for bar in group["bars"]]
     lines = sum(len(group["bars"]) + 1.3 for group in groups)
@@ -163,7 +164,7 @@ def _groups(canvas: Canvas, chart: Chart, top: float) -> None:
         canvas.text(4, y + 12, f"Segment {group['id']}", bold=True)
         y += 22
         for bar in group["bars"]:
-            _bar(canvas, frame, y, 14, bar["feature"], bar["value"], cluster_name(group["id"]))
+            _bar(canvas, frame, y, 14, bar["feature"], bar["value"], colors[group["id"]])
             y += 20
         y += 4
 
@@ -182,7 +183,7 @@ def _bars(canvas: Canvas, chart: Chart, top: float) -> None:
 def _stacked(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw one bar for each feature, with a piece for each cluster."""
     features, values = chart.data["features"], chart.data["values"]
-    ids = chart.data["ids"]
+    ids, colors = chart.data["ids"], cluster_names(chart.data["ids"])
     top = _legend(canvas, top, ids)
     canvas.height = top + len(features) * _ROW + _FOOT
     frame = _Frame(_name_room(features), top, WIDTH - 18, canvas.height - _FOOT,
@@ -193,7 +194,7 @@ def _stacked(canvas: Canvas, chart: Chart, top: float) -> None:
         canvas.text(frame.left - 8, y + 8, shortened(feature, _LETTERS), anchor="end")
         for cluster, piece in zip(ids, pieces, strict=True):
             begin, end = frame.x(start), frame.x(start + piece)
-            canvas.rect(begin, y, end - begin - 0.6, 16, cluster_name(cluster))
+            canvas.rect(begin, y, end - begin - 0.6, 16, colors[cluster])
             start += piece
 
 
@@ -201,7 +202,7 @@ def _facets(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw, for each cluster, the features that matter most to it; two clusters abreast."""
     features, values = chart.data["features"], chart.data["values"]
     ids, most = chart.data["ids"], min(chart.data["most"], len(features))
-    longest = max(max(row) for row in values)
+    colors, longest = cluster_names(ids), max(max(row) for row in values)
     height = 26 + most * 18
     canvas.height = top + math.ceil(len(ids) / 2) * (height + 8) + 18
     for place, cluster in enumerate(ids):
@@ -212,7 +213,7 @@ def _facets(canvas: Canvas, chart: Chart, top: float) -> None:
         frame = _Frame(left + 118, y + 24, left + WIDTH / 2 - 50, y + height, 0.0, longest)
         for row, feature in enumerate(ranked):
             _bar(canvas, frame, y + 22 + row * 18, 13, features[feature],
-                 values[feature][place], cluster_name(cluster), letters=18, size=11)  # fmt: skip
+                 values[feature][place], colors[cluster], letters=18, size=11)  # fmt: skip
     canvas.text(WIDTH / 2, canvas.height - 8, chart.x, color="muted", anchor="middle")
 
 
@@ -249,6 +250,7 @@ def _spread(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw the first feature's histogram of each cluster over everyone's."""
     feature = chart.data["features"][0]
     segments, everyone = feature["segments"], feature["everyone"]
+    colors = cluster_names(chart.data["ids"])
     highest = max(max(everyone), *(max(own) for own in segments)) or 1.0
     height = 116.0
     canvas.text(4, top + 8, f"{feature['unit']}, share of rows up to {highest:.0f} %",
@@ -263,7 +265,7 @@ def _spread(canvas: Canvas, chart: Chart, top: float) -> None:
         canvas.text(left, y + 10, f"Segment {cluster}", bold=True)
         for place, share in enumerate(own):
             canvas.rect(frame.x(place), frame.y(share), frame.x(1) - frame.x(0) - 0.6,
-                        frame.bottom - frame.y(share), cluster_name(cluster))  # fmt: skip
+                        frame.bottom - frame.y(share), colors[cluster])  # fmt: skip
         steps = [
             (frame.x(place + side), frame.y(share))
             for place, share in enumerate(everyone)
@@ -339,11 +341,11 @@ def _y_name(canvas: Canvas, frame: _Frame, name: str) -> None:
 def _legend(canvas: Canvas, top: float, ids: Sequence[int]) -> float:
     """Draw which colour is whose, and return where the plot may begin."""
     canvas.text(4, top + 8, "Segment", color="muted")
-    x, y = 62.0, top + 8
+    x, y, colors = 62.0, top + 8, cluster_names(ids)
     for cluster in ids:
         if x > WIDTH - 40:
             x, y = 62.0, y + 18
-        canvas.rect(x, y - 6, 12, 12, cluster_name(cluster))
+        canvas.rect(x, y - 6, 12, 12, colors[cluster])
         canvas.text(x + 16, y, str(cluster))
         x += 26 + text_width(str(cluster))
     return y + 18
