@@ -120,11 +120,11 @@ def _segmented(
     backend = engine.backend
     before = _earlier(settings, backend, table, earlier, stages)
     features = _prepare(settings, backend, table, model, stages)
-    means = means_of_earlier(features, backend, before.places) if before.places else None
+    means = means_of_earlier(features, backend, before.typical) if before.typical else None
     swept, choice = _segment(settings, backend, features, model, means, stages)
     lineage = None
     if model is None:
-        choice, lineage = continued(backend, features, choice, earlier, before.places, means)
+        choice, lineage = continued(backend, features, choice, earlier, before.typical, means)
         choice = replace(choice, warnings=earlier.warnings + before.warnings + choice.warnings)
     said = _explain(settings, backend, table, features, choice, stages)
     seen = sketch(backend, table, features, choice.fit, swept) if keep else None
@@ -299,7 +299,7 @@ def _earlier(
     settings: Settings, backend: Backend, table: Table, earlier: EarlierModel, stages: Stages
 ) -> Found:
     if earlier.model is None:
-        return Found(None)
+        return Found(None, None)
     with stages.stage("compare") as stage:
         found = earlier_places(settings, backend, table, earlier.model, progress=stage.progress)
         how = f"by {found.places.matched_by}" if found.places else "by nothing"

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from gpuseg.backends.base import Backend
 from gpuseg.change import EarlierPlaces
-from gpuseg.clustering.placing import place
 from gpuseg.errors import DataError, ModelError
 from gpuseg.features import prepare_again
 from gpuseg.outputs.model_names import model_folder
@@ -33,11 +32,23 @@ _CHANGED = "changed"
 #: model, which knows all of them, says more.
 LEAST_KNOWN = 0.1
 
+#: Distances are float32: of rows at the very reach of a segment, all count.
+ROUNDING = 1e-5
+
 
 class Found(NamedTuple):
-    """Where rows were, if it can be told, and sentences for people."""
+    """Where rows were, if it can be told, and sentences for people.
+
+    Parameters
+    ----------
+    typical
+        The same places, but -1 for rows that the earlier model had to place far from every
+        segment: they may be of a new kind, and say nothing of which cluster continues which
+        segment. By row ids, `places` itself.
+    """
 
     places: EarlierPlaces | None
+    typical: EarlierPlaces | None
     warnings: tuple[str, ...] = ()
 
 
@@ -70,18 +81,17 @@ def earlier_places(
     """
     found: EarlierPlaces | None = None
     why: tuple[str, ...] = ()
-    if settings.rowid_column is not None:
+    if settings.rowid_column in table.arrow.column_names:  # if not, `prepare` will say so
+        assert settings.rowid_column is not None
         found, why = _by_rowid(settings, table, settings.rowid_column, earlier)
         progress(0.2)
     if found is not None:
-        return Found(found, why)
-    placed, obstacle = _by_model(backend, table, earlier, part(progress, 0.2, 1.0))
-    return Found(placed, (*why, *obstacle))
+        return Found(found, found, why)
+    placed = _by_model(backend, table, earlier, part(progress, 0.2, 1.0))
+    return placed._replace(warnings=(*why, *placed.warnings))
 
 
-def _by_model(
-    backend: Backend, table: Table, earlier: StoredModel, progress: Progress
-) -> tuple[EarlierPlaces | None, tuple[str, ...]]:
+def _by_model(backend: Backend, table: Table, earlier: StoredModel, progress: Progress) -> Found:
     try:
         features = prepare_again(
             backend, encoder_of(earlier), table, progress=part(progress, 0.0, 0.7)
@@ -91,11 +101,16 @@ def _by_model(
             f"the earlier model cannot place today's rows, so no segment goes on and all ids are "
             f"new: {error}"
         )
-        return None, (what,)
-    fit = place(backend, features.X, earlier.centroids, progress=part(progress, 0.7, 1.0))
-    labels = features.in_table_order(backend.to_host(fit.labels))
+        return Found(None, None, (what,))
+    found = backend.assign(features.X, earlier.centroids, progress=part(progress, 0.7, 1.0))
+    labels = features.in_table_order(backend.to_host(found.labels))
     ids = public_ids(labels, earlier.cluster_ids)
-    return EarlierPlaces(earlier.run_id, earlier.created, "model", ids, None, {}), ()
+    places = EarlierPlaces(earlier.run_id, earlier.created, "model", ids, None, {})
+    if not earlier.reach:
+        return Found(places, places)
+    sq_distances = features.in_table_order(backend.to_host(found.sq_distances))
+    is_near = np.sqrt(sq_distances) <= np.asarray(earlier.reach)[labels] * (1 + ROUNDING)
+    return Found(places, places._replace(cluster_ids=np.where(is_near, ids, -1)))
 
 
 def _by_rowid(
@@ -107,8 +122,11 @@ def _by_rowid(
         warnings += ("rows are matched by the earlier model: its run kept no row ids",)
         return None, warnings
     known = np.isin(rows.cluster_ids, earlier.cluster_ids)
-    before, n_ambiguous_before = _identified(_keys(rows.rowids, table, rowid_column))
-    today, n_ambiguous = _identified(_keys(table.arrow[rowid_column], table, rowid_column))
+    columns = [_plain(rows.rowids), _plain(table.arrow[rowid_column])]
+    are_numbers = all(pa.types.is_integer(column.type) for column in columns)
+    (before, n_ambiguous_before), (today, n_ambiguous) = (
+        _identified(_keys(column, are_numbers)) for column in columns
+    )
     if n_ambiguous or n_ambiguous_before:
         what = (
             f"rowid_column '{rowid_column}' does not tell all rows apart: of today's rows "
@@ -165,16 +183,18 @@ def _since(read: pa.Table, name: str) -> npt.NDArray[np.datetime64] | None:
     return np.asarray(seconds.to_numpy(), dtype="datetime64[s]")
 
 
-def _keys(rowids: pa.ChunkedArray, table: Table, rowid_column: str) -> pl.Series:
+def _plain(rowids: pa.ChunkedArray) -> pa.ChunkedArray:
+    is_encoded = pa.types.is_dictionary(rowids.type)
+    return rowids.cast(rowids.type.value_type) if is_encoded else rowids
+
+
+def _keys(rowids: pa.ChunkedArray, are_numbers: bool) -> pl.Series:
     """Return row ids in a form in which equal ids of both runs are equal.
 
     Whole numbers of any width are compared as numbers, everything else as text: a column of
     numbers may come as text from one source and as numbers from another.
     """
-    if pa.types.is_dictionary(rowids.type):
-        rowids = rowids.cast(rowids.type.value_type)
-    other = table.arrow.schema.field(rowid_column).type
-    if pa.types.is_integer(rowids.type) and pa.types.is_integer(other):
+    if are_numbers:
         return pl.Series(values=rowids).cast(pl.Int128)
     try:
         return pl.Series(values=rowids).cast(pl.String)

@@ -40,8 +40,12 @@ from gpuseg.records import (
     StageCost,
     SweepResult,
     Table,
+    no_progress,
 )
 from gpuseg.settings import Settings
+
+#: The share of a cluster's rows that its reach holds: outliers do not widen it.
+REACHED = 0.99
 
 
 def conclude(
@@ -205,7 +209,17 @@ def _fitted_model(
         segments=segments,
         cluster_ids=choice.cluster_ids,
         next_cluster_id=max(earlier.next_cluster_id, choice.cluster_ids[-1] + 1),
+        reach=_reach(engine.backend, features, choice),
     )
+
+
+def _reach(backend: Backend, features: FeatureMatrix, choice: Choice) -> tuple[float, ...]:
+    """Return how far from its centroid the rows of each cluster are, but for the farthest."""
+    found = backend.assign(features.X, choice.fit.centroids, progress=no_progress)
+    labels = backend.to_host(found.labels)
+    distances = np.sqrt(backend.to_host(found.sq_distances).astype(np.float64))
+    own = (distances[labels == cluster] for cluster in range(choice.n_clusters))
+    return tuple(float(np.quantile(d, REACHED)) if len(d) else 0.0 for d in own)
 
 
 def _warnings(*rooms: FeatureMatrix | SweepResult | Choice | Explanation) -> tuple[str, ...]:

@@ -79,6 +79,9 @@ class StoredModel:
         What outputs call the cluster of each centroid, ascending.
     next_cluster_id
         Larger than every id that a model of this name has given so far: ids are not used twice.
+    reach
+        For each cluster the distance from its centroid, in features, within which 99 % of its
+        rows were; () in models that did not keep it.
     """
 
     name: str
@@ -99,6 +102,7 @@ class StoredModel:
     segments: tuple[Segment, ...] = ()
     cluster_ids: tuple[int, ...] = ()
     next_cluster_id: int = 0
+    reach: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Models of before there were ids call their clusters by position."""
@@ -198,6 +202,7 @@ def load_model_folder(path: Path) -> StoredModel:
         "segments": segments,
         "cluster_ids": ids,
         "next_cluster_id": values["next_cluster_id"] or 0,
+        "reach": _reach(path, values),
         "encoder_arrays": {k[cut:]: a for k, a in arrays.items() if k.startswith(_ENCODER_PREFIX)},
     }
     return StoredModel(**values)
@@ -349,6 +354,14 @@ def _cluster_ids(folder: Path, values: Mapping[str, Any]) -> tuple[int, ...]:
     if not sound:
         damaged(folder, f"its cluster_ids are {str(stored)[:80]}, expected {n_clusters} numbers")
     return tuple(ids)
+
+
+def _reach(folder: Path, values: Mapping[str, Any]) -> tuple[float, ...]:
+    stored = values["reach"] or []
+    sound = isinstance(stored, list) and len(stored) in (0, values["n_clusters"])
+    if not sound or not all(type(x) in (int, float) and x >= 0 for x in stored):
+        damaged(folder, f"its reach is {str(stored)[:80]}, expected a distance for each cluster")
+    return tuple(stored)
 
 
 def _segments(folder: Path, stored: Any, cluster_ids: tuple[int, ...]) -> tuple[Segment, ...]:
