@@ -33,9 +33,17 @@ from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plo
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
+from gpuseg.outputs.locking import model_lock
 from gpuseg.outputs.models import StoredModel
+from gpuseg.outputs.publication import finish_publication, heal
 from gpuseg.outputs.results import without_own_columns
-from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
+from gpuseg.outputs.reuse import (
+    earlier_model,
+    encoder_of,
+    name_before_reading,
+    required_model,
+    stored_model,
+)
 from gpuseg.outputs.sketch import Sketch, sketch
 from gpuseg.records import (
     Choice,
@@ -74,6 +82,19 @@ def run(
     GpusegError
         See `gpuseg.errors`. Nothing was published then.
     """
+    if not keep:
+        return _run(settings, table, observer, keep)
+    runs_dir, name = Path(settings.runs_dir), name_before_reading(settings, table)
+    # before anything is read: whoever has to wait shall know it at once
+    with model_lock(runs_dir, name):
+        healed = finish_publication(runs_dir, name, warehouse=settings.warehouse)
+        result = _run(settings, table, observer, keep)
+    return replace(result, warnings=(*healed, *result.warnings))
+
+
+def _run(
+    settings: Settings, table: Table | None, observer: Observer | None, keep: bool
+) -> Segmentation:
     engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
     audience = Audience.of(settings) if keep else None
@@ -145,6 +166,9 @@ def assign(
     """
     engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
+    healed: tuple[str, ...] = ()
+    if model is None and settings.model_name is not None:
+        healed = heal(Path(settings.runs_dir), settings.model_name, warehouse=settings.warehouse)
     model = model or required_model(settings)
     stages = Stages(observer)
 
@@ -158,6 +182,7 @@ def assign(
         return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
 
     result = engine.where_it_fits(placed)
+    result = replace(result, warnings=(*healed, *result.warnings))
     if settings.output_table is None:
         return result
     with stages.stage("publish") as stage:
