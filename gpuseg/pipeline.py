@@ -20,7 +20,6 @@ from gpuseg.backends.base import Backend
 from gpuseg.backends.select import Engine, select_backend
 from gpuseg.clustering.choice import choose
 from gpuseg.clustering.placing import place, score_placed
-from gpuseg.clustering.sweep import sweep
 from gpuseg.errors import GpusegError, SinkError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.explain.explain import explain
@@ -30,6 +29,7 @@ from gpuseg.explain.surrogate import segment_tree
 from gpuseg.features import FeatureSettings, prepare, prepare_again
 from gpuseg.interrupts import after_publishing
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
+from gpuseg.outputs.checkpoint import Checkpoint, remove_checkpoint
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
@@ -89,6 +89,7 @@ def run(
     with model_lock(runs_dir, name):
         healed = finish_publication(runs_dir, name, warehouse=settings.warehouse)
         result = _run(settings, table, observer, keep)
+        remove_checkpoint(runs_dir, name)
     return replace(result, warnings=(*healed, *result.warnings))
 
 
@@ -137,7 +138,8 @@ def _segmented(
     """Prepare, sweep, choose, explain; a sketch of the rows is drawn for what is kept."""
     backend = engine.backend
     features = _prepare(settings, backend, table, model, stages)
-    swept, choice = _segment(settings, backend, features, model, stages)
+    checkpoint = Checkpoint.of(settings, table.name) if keep else Checkpoint(None)
+    swept, choice = _segment(settings, backend, features, model, stages, checkpoint)
     said = _explain(settings, backend, table, features, choice, stages)
     seen = sketch(backend, table, features, choice.fit, swept) if keep else None
     costs = stages.costs
@@ -315,10 +317,11 @@ def _segment(
     features: FeatureMatrix,
     model: StoredModel | None,
     stages: Stages,
+    checkpoint: Checkpoint,
 ) -> tuple[SweepResult, Choice]:
     with stages.stage("sweep") as stage:
         if model is None:
-            swept = sweep(
+            swept = checkpoint.sweep(
                 backend,
                 features.X,
                 settings.k_values,
@@ -340,6 +343,8 @@ def _segment(
                 backend, features.X, model.centroids, settings.sample_size, progress=stage.progress
             )
         stage.detail = choice.reason
+        if checkpoint.resumed:
+            stage.detail += f" (resumed: {checkpoint.resumed})"
     return swept, choice
 
 
