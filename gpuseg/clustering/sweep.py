@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpuseg.backends.base import Backend
-from gpuseg.clustering.kmeans import count_distinct_rows, sweep_kmeans
+from gpuseg.clustering.kmeans import KMeansSweepFit, count_distinct_rows, sweep_kmeans
 from gpuseg.clustering.scores import calinski_harabasz, cluster_sizes, davies_bouldin
 from gpuseg.clustering.silhouette import SilhouetteSweep, score_sweep
 from gpuseg.errors import DataError
@@ -42,6 +42,7 @@ def sweep(
     sample_size: int | None = None,
     warm_starts: Mapping[int, Sequence[Any]] | None = None,
     progress: Progress = no_progress,
+    kmeans: Callable[..., dict[int, KMeansSweepFit]] = sweep_kmeans,
 ) -> SweepResult:
     """Fit k-means for every k and score each with the mean Euclidean silhouette.
 
@@ -55,6 +56,8 @@ def sweep(
         Rows to score; ``None`` scores all of them while that is affordable.
     warm_starts
         See `sweep_kmeans`.
+    kmeans
+        `sweep_kmeans`, or what stands for it: the fits of an earlier run of the same.
 
     Raises
     ------
@@ -62,7 +65,7 @@ def sweep(
         If the rows cannot make two clusters.
     """
     possible, warnings = possible_k_values(X, k_values)
-    fits = sweep_kmeans(
+    fits = kmeans(
         backend,
         X,
         possible,
