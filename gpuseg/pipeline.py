@@ -47,10 +47,14 @@ from gpuseg.records import (
     part,
 )
 from gpuseg.settings import Settings
-from gpuseg.stages import Observer, Stages
+from gpuseg.stages import Deadline, Observer, Stages
 from gpuseg.tables import Output, locate, publish
 from gpuseg.tables import load as load_file
 from gpuseg.tables.input import csv_options, read_input
+
+#: Of the time that is left after reading and preparing, what the sweep may take where time is
+#: limited; the rest is for the explanation and for publishing, which are not cut.
+SWEEP_SHARE = 0.5
 
 
 def run(
@@ -74,6 +78,7 @@ def run(
     GpusegError
         See `gpuseg.errors`. Nothing was published then.
     """
+    deadline = Deadline.after(settings.max_seconds)
     engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
     audience = Audience.of(settings) if keep else None
@@ -88,7 +93,7 @@ def run(
     earlier = earlier_model(settings, rows) if keep and model is None else None
 
     result, seen = engine.where_it_fits(
-        lambda engine: _segmented(settings, engine, rows, model, earlier, stages, keep)
+        lambda engine: _segmented(settings, engine, rows, model, earlier, deadline, stages, keep)
     )
     if seen is None:
         return result
@@ -110,13 +115,14 @@ def _segmented(
     table: Table,
     model: StoredModel | None,
     earlier: StoredModel | None,
+    deadline: Deadline,
     stages: Stages,
     keep: bool,
 ) -> tuple[Segmentation, Sketch | None]:
     """Prepare, sweep, choose, explain; a sketch of the rows is drawn for what is kept."""
     backend = engine.backend
     features = _prepare(settings, backend, table, model, stages)
-    swept, choice = _segment(settings, backend, features, model, stages)
+    swept, choice = _segment(settings, backend, features, model, deadline, stages)
     said = _explain(settings, backend, table, features, choice, stages)
     seen = sketch(backend, table, features, choice.fit, swept) if keep else None
     costs = stages.costs
@@ -289,9 +295,11 @@ def _segment(
     backend: Backend,
     features: FeatureMatrix,
     model: StoredModel | None,
+    deadline: Deadline,
     stages: Stages,
 ) -> tuple[SweepResult, Choice]:
     with stages.stage("sweep") as stage:
+        own_deadline = deadline.for_share(SWEEP_SHARE)
         if model is None:
             swept = sweep(
                 backend,
@@ -300,6 +308,8 @@ def _segment(
                 n_init=settings.n_init,
                 random_state=settings.random_state,
                 sample_size=settings.sample_size,
+                min_cluster_share=settings.min_cluster_share,
+                deadline=own_deadline,
                 progress=stage.progress,
             )
             choice = choose(
@@ -312,7 +322,12 @@ def _segment(
             )
         else:
             swept, choice = score_placed(
-                backend, features.X, model.centroids, settings.sample_size, progress=stage.progress
+                backend,
+                features.X,
+                model.centroids,
+                settings.sample_size,
+                deadline=own_deadline,
+                progress=stage.progress,
             )
         stage.detail = choice.reason
     return swept, choice
