@@ -58,10 +58,14 @@ from gpuseg.records import (
     part,
 )
 from gpuseg.settings import Settings
-from gpuseg.stages import Observer, Stages
+from gpuseg.stages import Deadline, Observer, Stages
 from gpuseg.tables import Output, locate, publish
 from gpuseg.tables import load as load_file
 from gpuseg.tables.input import csv_options, read_input
+
+#: Of the time that is left after reading and preparing, what the sweep may take where time is
+#: limited; the rest is for the explanation and for publishing, which are not cut.
+SWEEP_SHARE = 0.5
 
 
 def run(
@@ -99,13 +103,13 @@ def run(
 def _run(
     settings: Settings, table: Table | None, observer: Observer | None, keep: bool
 ) -> Segmentation:
+    stages = Stages(observer, Deadline.after(settings.max_seconds))
     engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
     audience = Audience.of(settings) if keep else None
     if audience is not None:
         audience.check_service()
     model = None if settings.force_refit else stored_model(settings, table)
-    stages = Stages(observer)
 
     rows = _read(settings, table, destinations, stages)
     if audience is not None:
@@ -344,6 +348,7 @@ def _segment(
     checkpoint: Checkpoint,
 ) -> tuple[SweepResult, Choice]:
     with stages.stage("sweep") as stage:
+        deadline = stages.deadline.for_share(SWEEP_SHARE)
         if model is None:
             swept = checkpoint.sweep(
                 backend,
@@ -353,6 +358,8 @@ def _segment(
                 random_state=settings.random_state,
                 sample_size=settings.sample_size,
                 warm_starts=warm_starts(means),
+                min_cluster_share=settings.min_cluster_share,
+                deadline=deadline,
                 progress=stage.progress,
             )
             choice = choose(
@@ -370,6 +377,7 @@ def _segment(
                 model.centroids,
                 settings.sample_size,
                 cluster_ids=model.cluster_ids,
+                deadline=deadline,
                 progress=stage.progress,
             )
         stage.detail = choice.reason
