@@ -1,0 +1,1 @@
+"""From one night to the next: which segments go on, what changed, and whether to publish."""
