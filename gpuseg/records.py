@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:  # importing gpuseg must stay quick
     import pyarrow as pa
 
+    from gpuseg.change import Change
+
 #: A NumPy or a CuPy array; which one is the backend's business.
 Array = Any
 
@@ -377,6 +379,7 @@ class Segmentation:
     tree: SegmentTree | None = None
     #: one for each cluster id; outputs.segments.discreet leaves table contents out of them
     segments: tuple[Segment, ...] = ()
+    change: Change | None = None  # since the run before; None when there was none
 
     @property
     def model_name(self) -> str:

@@ -9,19 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gpuseg.change import EarlierPlaces, Lineage, LineageEvent
+from gpuseg.change import EarlierPlaces
 from gpuseg.outputs.results import CLUSTER_COLUMN
-
-LINEAGE_SCHEMA = pa.schema(
-    [
-        ("event", pa.string()),
-        ("cluster_id", pa.int32()),
-        ("previous_cluster_id", pa.int32()),
-        ("n_shared", pa.int64()),
-        ("share_of_previous", pa.float64()),
-        ("share_of_current", pa.float64()),
-    ]
-)
 
 MIGRATION_SCHEMA = pa.schema(
     [
@@ -37,13 +26,6 @@ MIGRATION_SCHEMA = pa.schema(
 MOVED = pa.timestamp("s", tz="UTC")
 
 Ids = npt.NDArray[np.int32]
-
-
-def lineage_table(lineage: Lineage) -> pa.Table:
-    """Return what two segments have to do with each other, one row for each event."""
-    events = [event._asdict() for event in lineage.events]
-    assert LineageEvent._fields == tuple(LINEAGE_SCHEMA.names)
-    return pa.Table.from_pylist(events, schema=LINEAGE_SCHEMA)
 
 
 def migration_table(places: EarlierPlaces, cluster_ids: Ids) -> pa.Table:

@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from gpuseg.outputs.palette import cluster_name
-from gpuseg.outputs.svg import Canvas, Paint, text_width, ticks
-from gpuseg.outputs.wording import number, shortened
+from gpuseg.outputs.svg import Canvas, Paint, text_width
+from gpuseg.outputs.svg_change import draw_flow, draw_layers, draw_limits, draw_trend
+from gpuseg.outputs.svg_parts import FOOT as _FOOT
+from gpuseg.outputs.svg_parts import LETTERS as _LETTERS
+from gpuseg.outputs.svg_parts import ROW as _ROW
+from gpuseg.outputs.svg_parts import WIDTH
+from gpuseg.outputs.svg_parts import Frame as _Frame
+from gpuseg.outputs.svg_parts import draw_bar as _bar
+from gpuseg.outputs.svg_parts import name_room as _name_room
+from gpuseg.outputs.svg_parts import x_axis as _x_axis
+from gpuseg.outputs.svg_parts import x_name as _x_name
+from gpuseg.outputs.svg_parts import y_axis as _y_axis
+from gpuseg.outputs.svg_parts import y_name as _y_name
+from gpuseg.outputs.wording import shortened
 
 if TYPE_CHECKING:
     from gpuseg.outputs.report_charts import Chart
 
-WIDTH = 560.0
-_ROW = 24.0
-_FOOT = 44.0  # ticks and the axis name
-_LETTERS = 30  # of a feature's name beside its bar
 _MOST_CELL_TEXTS = 12  # clusters; beyond, numbers in cells overlap
 
 Data = Mapping[str, Any]
-
-
-class _Frame(NamedTuple):
-    """Where a plot lies on its canvas, and what its edges stand for."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    low_x: float = 0.0
-    high_x: float = 1.0
-    low_y: float = 0.0
-    high_y: float = 1.0
-
-    def x(self, value: float) -> float:
-        share = (value - self.low_x) / ((self.high_x - self.low_x) or 1.0)
-        return self.left + share * (self.right - self.left)
-
-    def y(self, value: float) -> float:
-        share = (value - self.low_y) / ((self.high_y - self.low_y) or 1.0)
-        return self.bottom - share * (self.bottom - self.top)
 
 
 def draw(chart: Chart, paint: Paint, *, titled: bool = False) -> str:
@@ -288,51 +275,14 @@ DRAWINGS: Mapping[str, Callable[[Canvas, Chart, float], None]] = {
     "facets": _facets,
     "heatmap": _heatmap,
     "spread": _spread,
+    "flow": draw_flow,
+    "limits": draw_limits,
+    "trend": draw_trend,
+    "layers": draw_layers,
 }
 
 
 # -- parts of charts -----------------------------------------------------------------
-
-
-def _name_room(names: Sequence[str]) -> float:
-    """Return where bars begin, to the right of the longest name."""
-    return 14 + max((text_width(shortened(name, _LETTERS)) for name in names), default=40)
-
-
-def _bar(
-    canvas: Canvas, frame: _Frame, y: float, height: float, name: str, value: float, fill: str,
-    *, letters: int = _LETTERS, size: float = 12,
-) -> None:  # fmt: skip
-    middle = y + height / 2
-    canvas.text(frame.left - 8, middle, shortened(name, letters), anchor="end", size=size)
-    canvas.rect(frame.left, y, frame.x(value) - frame.left, height, fill)
-    canvas.text(frame.x(value) + 5, middle, number(value), color="muted", size=11)
-
-
-def _x_axis(canvas: Canvas, frame: _Frame, name: str) -> None:
-    for tick in ticks(frame.low_x, frame.high_x):
-        x = frame.x(tick)
-        canvas.line(x, frame.top, x, frame.bottom)
-        canvas.text(x, frame.bottom + 14, number(tick), color="muted", anchor="middle")
-    _x_name(canvas, frame, name)
-
-
-def _x_name(canvas: Canvas, frame: _Frame, name: str) -> None:
-    middle = (frame.left + frame.right) / 2
-    canvas.text(middle, frame.bottom + 33, name, color="muted", anchor="middle")
-
-
-def _y_axis(canvas: Canvas, frame: _Frame, name: str) -> None:
-    for tick in ticks(frame.low_y, frame.high_y, 5):
-        y = frame.y(tick)
-        canvas.line(frame.left, y, frame.right, y)
-        canvas.text(frame.left - 6, y, number(tick), color="muted", anchor="end")
-    _y_name(canvas, frame, name)
-
-
-def _y_name(canvas: Canvas, frame: _Frame, name: str) -> None:
-    canvas.text(12, (frame.top + frame.bottom) / 2, name, color="muted", anchor="middle",
-                turned=True)  # fmt: skip
 
 
 def _legend(canvas: Canvas, top: float, n_clusters: int) -> float:

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from gpuseg.change import EarlierPlaces, Lineage, LineageEvent
 from gpuseg.nightly.migration import (
-    LINEAGE_SCHEMA,
     MIGRATION_SCHEMA,
     churn,
-    lineage_table,
     migration_table,
     movements_table,
 )
+from gpuseg.outputs.change_facts import LINEAGE_SCHEMA, lineage_table
 
 NIGHT = datetime(2026, 11, 27, 3, 0, 7, 250_000, tzinfo=UTC)
 BEFORE = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
