@@ -29,11 +29,14 @@ from gpuseg.explain.rules import find_rules
 from gpuseg.explain.surrogate import segment_tree
 from gpuseg.features import FeatureSettings, prepare, prepare_again
 from gpuseg.interrupts import after_publishing
+from gpuseg.nightly.earlier import Found, earlier_places
+from gpuseg.nightly.identity import Means, continued, means_of_earlier, warm_starts
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
-from gpuseg.outputs.models import StoredModel
+from gpuseg.outputs.models import EarlierModel, StoredModel
+from gpuseg.outputs.public_ids import public_ids, with_public_ids
 from gpuseg.outputs.results import without_own_columns
 from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
 from gpuseg.outputs.sketch import Sketch, sketch
@@ -85,7 +88,7 @@ def run(
     rows = _read(settings, table, destinations, stages)
     if audience is not None:
         audience.check_rows(rows)
-    earlier = earlier_model(settings, rows) if keep and model is None else None
+    earlier = earlier_model(settings, rows) if keep and model is None else EarlierModel()
 
     result, seen = engine.where_it_fits(
         lambda engine: _segmented(settings, engine, rows, model, earlier, stages, keep)
@@ -109,18 +112,26 @@ def _segmented(
     engine: Engine,
     table: Table,
     model: StoredModel | None,
-    earlier: StoredModel | None,
+    earlier: EarlierModel,
     stages: Stages,
     keep: bool,
 ) -> tuple[Segmentation, Sketch | None]:
     """Prepare, sweep, choose, explain; a sketch of the rows is drawn for what is kept."""
     backend = engine.backend
+    before = _earlier(settings, backend, table, earlier, stages)
     features = _prepare(settings, backend, table, model, stages)
-    swept, choice = _segment(settings, backend, features, model, stages)
+    means = means_of_earlier(features, backend, before.typical) if before.typical else None
+    swept, choice = _segment(settings, backend, features, model, means, stages)
+    lineage = None
+    if model is None:
+        choice, lineage = continued(backend, features, choice, earlier, before.typical, means)
+        choice = replace(choice, warnings=earlier.warnings + before.warnings + choice.warnings)
     said = _explain(settings, backend, table, features, choice, stages)
     seen = sketch(backend, table, features, choice.fit, swept) if keep else None
-    costs = stages.costs
-    result = conclude(settings, engine, table, features, swept, choice, said, model, earlier, costs)
+    result = conclude(
+        settings, engine, table, features, swept, choice, said, model, earlier, lineage,
+        stages.costs,
+    )  # fmt: skip
     return result, seen
 
 
@@ -284,11 +295,24 @@ def _wishes(settings: Settings, table: Table) -> FeatureSettings:
     return replace(wishes, ignore_columns=known)
 
 
+def _earlier(
+    settings: Settings, backend: Backend, table: Table, earlier: EarlierModel, stages: Stages
+) -> Found:
+    if earlier.model is None:
+        return Found(None, None)
+    with stages.stage("compare") as stage:
+        found = earlier_places(settings, backend, table, earlier.model, progress=stage.progress)
+        how = f"by {found.places.matched_by}" if found.places else "by nothing"
+        stage.detail = f"rows matched {how} with run {earlier.model.run_id}"
+    return found
+
+
 def _segment(
     settings: Settings,
     backend: Backend,
     features: FeatureMatrix,
     model: StoredModel | None,
+    means: Means | None,
     stages: Stages,
 ) -> tuple[SweepResult, Choice]:
     with stages.stage("sweep") as stage:
@@ -300,6 +324,7 @@ def _segment(
                 n_init=settings.n_init,
                 random_state=settings.random_state,
                 sample_size=settings.sample_size,
+                warm_starts=warm_starts(means),
                 progress=stage.progress,
             )
             choice = choose(
@@ -312,7 +337,12 @@ def _segment(
             )
         else:
             swept, choice = score_placed(
-                backend, features.X, model.centroids, settings.sample_size, progress=stage.progress
+                backend,
+                features.X,
+                model.centroids,
+                settings.sample_size,
+                cluster_ids=model.cluster_ids,
+                progress=stage.progress,
             )
         stage.detail = choice.reason
     return swept, choice
@@ -344,9 +374,10 @@ def _explain(
             random_state=settings.random_state,
             progress=part(stage.progress, 0.9, 1.0),
         )
-        tree = segment_tree(columns, labels, random_state=settings.random_state)
+        ids = public_ids(labels, choice.cluster_ids)
+        tree = segment_tree(columns, ids, random_state=settings.random_state)
         stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
-    return Explained(explanation, rules, tree)
+    return with_public_ids(Explained(explanation, rules, tree), choice.cluster_ids)
 
 
 def _activate(audience: Audience, result: Segmentation, stages: Stages) -> Segmentation:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:  # importing gpuseg must stay quick
     import pyarrow as pa
 
-    from gpuseg.change import Change
+    from gpuseg.change import Change, Lineage
 
 #: A NumPy or a CuPy array; which one is the backend's business.
 Array = Any
@@ -223,14 +223,25 @@ class SweepResult:
     warnings: tuple[str, ...] = ()
 
 
+def first_ids(n_clusters: int) -> tuple[int, ...]:
+    """Return the ids of clusters that continue nothing: their positions."""
+    return tuple(range(n_clusters))
+
+
 @dataclass(frozen=True)
 class Choice:
     """The k that was chosen, and why, in words."""
 
     n_clusters: int
-    fit: KMeansFit  # labels and centroids renumbered: 0 is the largest cluster
+    fit: KMeansFit  # labels are positions; in a first run 0 is the largest cluster
     reason: str
     warnings: tuple[str, ...] = ()
+    #: by position, ascending: what people and tables call the clusters; () for positions
+    cluster_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Call clusters by their positions where nothing else is said."""
+        object.__setattr__(self, "cluster_ids", self.cluster_ids or first_ids(self.n_clusters))
 
 
 # -- explanation -------------------------------------------------------------
@@ -358,7 +369,7 @@ class Segmentation:
     """The result of a run: what ``gpuseg.segment`` and ``gpuseg.assign`` return."""
 
     table: pa.Table  # the input's columns plus cluster_id, in the input's row order
-    labels: Array  # (n_rows,) int32, host, in the input's row order
+    labels: Array  # (n_rows,) int32, host, in the input's row order: the rows' cluster_id
     n_clusters: int
     silhouette: float
     reason: str
@@ -380,6 +391,13 @@ class Segmentation:
     #: one for each cluster id; outputs.segments.discreet leaves table contents out of them
     segments: tuple[Segment, ...] = ()
     change: Change | None = None  # since the run before; None when there was none
+    #: by position, ascending; () stands for 0 to n_clusters - 1
+    cluster_ids: tuple[int, ...] = ()
+    lineage: Lineage | None = None  # None when there was no earlier model
+
+    def __post_init__(self) -> None:
+        """Call clusters by their positions where nothing else is said."""
+        object.__setattr__(self, "cluster_ids", self.cluster_ids or first_ids(self.n_clusters))
 
     @property
     def model_name(self) -> str:
@@ -388,8 +406,8 @@ class Segmentation:
 
     @property
     def cluster_sizes(self) -> list[int]:
-        """Rows in each cluster, from cluster 0."""
-        return [int((self.labels == cluster).sum()) for cluster in range(self.n_clusters)]
+        """Rows in each cluster, in the order of `cluster_ids`."""
+        return [int((self.labels == cluster).sum()) for cluster in self.cluster_ids]
 
     def _repr_html_(self) -> str:
         """Show the segments in a notebook."""

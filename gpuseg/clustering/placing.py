@@ -30,6 +30,7 @@ def score_placed(
     centroids: Array,
     sample_size: int | None,
     *,
+    cluster_ids: tuple[int, ...] = (),
     progress: Progress = no_progress,
 ) -> tuple[SweepResult, Choice]:
     """Place rows with stored centroids and score them as the sweep scores its fits."""
@@ -43,4 +44,4 @@ def score_placed(
         f"{n_clusters} clusters placed by a stored model, nothing was fitted; mean silhouette "
         f"{silhouette:.4f}"
     )
-    return scored, Choice(n_clusters=n_clusters, fit=fit, reason=reason)
+    return scored, Choice(n_clusters, fit, reason, cluster_ids=cluster_ids)

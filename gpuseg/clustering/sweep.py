@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,7 @@ def sweep(
     n_init: int,
     random_state: int,
     sample_size: int | None = None,
+    warm_starts: Mapping[int, Sequence[Any]] | None = None,
     progress: Progress = no_progress,
 ) -> SweepResult:
     """Fit k-means for every k and score each with the mean Euclidean silhouette.
@@ -52,6 +53,8 @@ def sweep(
         Ascending. Those that the data cannot fill are left out, with a warning.
     sample_size
         Rows to score; ``None`` scores all of them while that is affordable.
+    warm_starts
+        See `sweep_kmeans`.
 
     Raises
     ------
@@ -65,6 +68,7 @@ def sweep(
         possible,
         n_init=n_init,
         random_state=random_state,
+        warm_starts=warm_starts,
         progress=part(progress, 0.0, KMEANS_PART),
     )
     scored = score_fits(

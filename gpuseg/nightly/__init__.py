@@ -1,1 +1,1 @@
-"""From one night to the next: which segments go on, what changed, and whether to publish."""
+"""One night after another: which segment is which, what changed, and whether it may be shown."""

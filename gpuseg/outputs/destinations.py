@@ -15,6 +15,7 @@ from gpuseg.outputs.model_names import check_model_name
 from gpuseg.outputs.results import (
     CLUSTER_COLUMN,
     check_names_are_free,
+    lineage_table,
     output_schema,
     without_own_columns,
 )
@@ -153,6 +154,8 @@ def result_tables(result: Segmentation) -> dict[str, pa.Table]:
         tables["tree"] = result.tree.leaves
     if result.segments:
         tables["segments"] = segments_table(result.segments, result.cluster_sizes)
+    if result.lineage is not None:
+        tables["lineage"] = lineage_table(result.lineage.events)
     return tables
 
 

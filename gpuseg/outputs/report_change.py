@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gpuseg.outputs.change_facts import EVENTS, row_counts
-from gpuseg.outputs.palette import cluster_name
+from gpuseg.outputs.palette import cluster_names
 from gpuseg.outputs.report_flow import flow_chart
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.wording import number, percent, shown, unbroken
@@ -47,7 +47,7 @@ def change_charts(run: ReportInput) -> Iterator[dict[str, Any]]:
     if run.change is None:
         return
     if run.migration is not None and run.migration.num_rows:
-        yield flow_chart(run.migration.to_pylist())
+        yield flow_chart(run.migration.to_pylist(), run.cluster_ids)
     if run.drift is not None:
         measured = [row for row in run.drift.to_pylist() if row["psi"] is not None]
         if measured:
@@ -55,7 +55,7 @@ def change_charts(run: ReportInput) -> Iterator[dict[str, Any]]:
     if run.trend is not None and run.trend.num_rows:
         runs = [*run.trend.to_pylist(), _this_run(run)]
         yield _silhouettes(runs)
-        yield _sizes(runs)
+        yield _sizes(runs, run.cluster_ids)
 
 
 def verdict(psi: float) -> str:
@@ -183,7 +183,7 @@ def _drift_row(row: Row) -> tuple[str, ...]:
 
 def _this_run(run: ReportInput) -> Row:
     assert run.change is not None
-    sizes = {} if run.migration is None else _sizes_of(run.migration.to_pylist())
+    sizes = zip(run.cluster_ids, run.cluster_sizes, strict=True)
     return {
         "run_id": run.run_id,
         "started": run.created,
@@ -193,16 +193,8 @@ def _this_run(run: ReportInput) -> Row:
         "silhouette": run.silhouette,
         "churn": run.change["churn"],
         "max_psi": run.change["max_psi"],
-        "sizes": [{"cluster_id": c, "n_rows": n} for c, n in sorted(sizes.items())],
+        "sizes": [{"cluster_id": c, "n_rows": n} for c, n in sizes],
     }
-
-
-def _sizes_of(migration: Sequence[Row]) -> dict[int, int]:
-    sizes: dict[int, int] = {}
-    for row in migration:
-        if row["cluster_id"] is not None:
-            sizes[row["cluster_id"]] = sizes.get(row["cluster_id"], 0) + row["n_rows"]
-    return sizes
 
 
 def _silhouettes(runs: Sequence[Row]) -> dict[str, Any]:
@@ -241,9 +233,10 @@ def _silhouettes(runs: Sequence[Row]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sizes(runs: Sequence[Row]) -> dict[str, Any]:
+def _sizes(runs: Sequence[Row], cluster_ids: Sequence[int]) -> dict[str, Any]:
     sizes = [{size["cluster_id"]: size["n_rows"] for size in row["sizes"]} for row in runs]
     ids = sorted(set().union(*sizes))
+    colors = cluster_names(cluster_ids, ids)
     return {
         "name": "trend_sizes",
         "kind": "layers",
@@ -256,7 +249,7 @@ def _sizes(runs: Sequence[Row]) -> dict[str, Any]:
             "runs": [row["started"][5:10] for row in runs],
             "started": [row["started"].replace("T", " ").replace("Z", " UTC") for row in runs],
             "ids": ids,
-            "colors": [cluster_name(cluster) for cluster in ids],
+            "colors": [colors[cluster] for cluster in ids],
             "values": [[own.get(cluster, 0) for cluster in ids] for own in sizes],
         },
         "head": ("run", "started", *(f"segment {cluster}" for cluster in ids)),

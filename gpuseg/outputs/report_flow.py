@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gpuseg.outputs.palette import cluster_name
+from gpuseg.outputs.palette import cluster_names
 from gpuseg.outputs.wording import percent
 
 #: Share of the height between two segments; with very many of them, all gaps take a third.
@@ -34,10 +34,18 @@ class Node(NamedTuple):
         return _name(self.side, self.id)
 
 
-def flow_chart(migration: Sequence[Row]) -> dict[str, Any]:
-    """Return the facts of the chart, from the rows of the migration table."""
+def flow_chart(migration: Sequence[Row], cluster_ids: Sequence[int]) -> dict[str, Any]:
+    """Return the facts of the chart, from the rows of the migration table.
+
+    Parameters
+    ----------
+    cluster_ids
+        Of today's segments, which keep their colours here.
+    """
     pairs = {(r["previous_cluster_id"], r["cluster_id"]): r["n_rows"] for r in migration}
     left, right = _nodes(pairs, 0), _nodes(pairs, 1)
+    names = cluster_names(cluster_ids, [was for was in left if was is not None])
+    colors: dict[int | None, str] = {None: "muted", **names}
     moved = sum(n for (was, now), n in pairs.items() if was != now)
     return {
         "name": "migration",
@@ -53,10 +61,10 @@ def flow_chart(migration: Sequence[Row]) -> dict[str, Any]:
         "data": {
             "nodes": [
                 {"side": n.side, "name": n.name, "short": _short(n), "n": n.n_rows, "top": n.top,
-                 "bottom": n.bottom, "color": _color(n.id)}
+                 "bottom": n.bottom, "color": colors[n.id]}
                 for n in (*left.values(), *right.values())
             ],
-            "flows": _flows(pairs, left, right, migration),
+            "flows": _flows(pairs, left, right, migration, colors),
         },
         "head": ("from", "to", "rows", "share of the segment before", "share of the segment now"),
         "rows": [
@@ -73,10 +81,6 @@ def _name(side: int, cluster: int | None) -> str:
 
 def _short(node: Node) -> str:
     return ("new", "gone")[node.side] if node.id is None else str(node.id)
-
-
-def _color(cluster: int | None) -> str:
-    return "muted" if cluster is None else cluster_name(cluster)
 
 
 def _nodes(pairs: Mapping[tuple[int | None, int | None], int], side: int) -> dict[Any, Node]:
@@ -100,6 +104,7 @@ def _flows(
     left: Mapping[Any, Node],
     right: Mapping[Any, Node],
     migration: Sequence[Row],
+    colors: Mapping[int | None, str],
 ) -> list[dict[str, Any]]:
     """Return the bands, the widest first, so that narrow ones are drawn over them."""
     shares = {(r["previous_cluster_id"], r["cluster_id"]): r for r in migration}
@@ -117,7 +122,7 @@ def _flows(
                     "n": n,
                     "from": [round(begins[was], 5), round(begins[was] + thick, 5)],
                     "to": [round(ends[now], 5), round(ends[now] + thick, 5)],
-                    "color": _color(was if now is not None else None),
+                    "color": colors[was if now is not None else None],
                     "stays": was == now,
                     "words": _words(shares[was, now]),
                 }

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from gpuseg.errors import ModelError, SettingsError
 from gpuseg.features import Encoder
 from gpuseg.outputs.conclusion import model_name_of
-from gpuseg.outputs.models import StoredModel, champion, load_model
+from gpuseg.outputs.models import (
+    EarlierModel,
+    StoredModel,
+    champion,
+    load_model,
+    next_cluster_id,
+)
 from gpuseg.records import Table
 from gpuseg.settings import Settings
-
-log = logging.getLogger("gpuseg")
 
 
 def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
@@ -37,19 +40,19 @@ def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
     return model
 
 
-def earlier_model(settings: Settings, table: Table) -> StoredModel | None:
-    """Return the current model that a new fit is going to replace; None if there is none.
+def earlier_model(settings: Settings, table: Table) -> EarlierModel:
+    """Return the current model that a new fit is going to replace.
 
     One that cannot be read has nothing to hand on, and is no reason not to fit a new one.
     """
-    name = model_name_of(settings, table.name)
+    runs_dir, name = Path(settings.runs_dir), model_name_of(settings, table.name)
     try:
-        if champion(Path(settings.runs_dir), name) is None:
-            return None
-        return load_model(Path(settings.runs_dir), name)
+        if champion(runs_dir, name) is None:
+            return EarlierModel()
+        return EarlierModel(load_model(runs_dir, name), next_cluster_id(runs_dir, name))
     except ModelError as error:
-        log.warning("the names of the segments do not go on: %s", error)
-        return None
+        what = f"ids and names of the segments do not go on, all of them are new: {error}"
+        return EarlierModel(None, next_cluster_id(runs_dir, name), (what,))
 
 
 def required_model(settings: Settings) -> StoredModel:
