@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:  # importing gpuseg must stay quick
     import pyarrow as pa
 
-    from gpuseg.change import Change, Lineage
+    from gpuseg.change import Change, Footprint, Lineage
 
 #: A NumPy or a CuPy array; which one is the backend's business.
 Array = Any
@@ -391,6 +391,7 @@ class Segmentation:
     #: one for each cluster id; outputs.segments.discreet leaves table contents out of them
     segments: tuple[Segment, ...] = ()
     change: Change | None = None  # since the run before; None when there was none
+    footprint: Footprint | None = None  # None when nothing is kept on disk
     #: by position, ascending; () stands for 0 to n_clusters - 1
     cluster_ids: tuple[int, ...] = ()
     lineage: Lineage | None = None  # None when there was no earlier model

@@ -24,6 +24,7 @@ from gpuseg.nightly.distribution import (
     distribution_as,
     nothing_as,
 )
+from gpuseg.outputs.change_facts import DRIFT_SCHEMA
 from gpuseg.outputs.json_safe import json_safe
 from gpuseg.records import FeatureMatrix, Progress, Table, no_progress
 
@@ -37,25 +38,6 @@ _FORMAT_VERSION = 1
 FLOOR = 1e-4
 #: Rows that are looked at: chance alone moves the index of so many by less than 0.0001.
 MOST_ROWS = 1_000_000
-
-DRIFT_SCHEMA = pa.schema(
-    [
-        ("column", pa.string()),
-        ("kind", pa.string()),
-        ("status", pa.string()),
-        ("psi", pa.float64()),
-        ("wasserstein", pa.float64()),
-        ("wasserstein_scaled", pa.float64()),
-        ("previous_mean", pa.float64()),
-        ("mean", pa.float64()),
-        ("previous_median", pa.float64()),
-        ("median", pa.float64()),
-        ("previous_missing_share", pa.float64()),
-        ("missing_share", pa.float64()),
-        ("previous_n_rows", pa.int64()),
-        ("n_rows", pa.int64()),
-    ]
-)
 
 Row = dict[str, Any]
 

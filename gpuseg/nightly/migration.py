@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Any
 
@@ -10,17 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gpuseg.change import EarlierPlaces
+from gpuseg.outputs.change_facts import MIGRATION_SCHEMA
 from gpuseg.outputs.results import CLUSTER_COLUMN
-
-MIGRATION_SCHEMA = pa.schema(
-    [
-        ("previous_cluster_id", pa.int32()),
-        ("cluster_id", pa.int32()),
-        ("n_rows", pa.int64()),
-        ("share_of_previous", pa.float64()),
-        ("share_of_current", pa.float64()),
-    ]
-)
 
 #: What `movements_table` adds to the row's id; UTC, in whole seconds.
 MOVED = pa.timestamp("s", tz="UTC")
@@ -72,12 +64,15 @@ def migration_table(places: EarlierPlaces, cluster_ids: Ids) -> pa.Table:
 
 
 def churn(places: EarlierPlaces, cluster_ids: Ids) -> float:
-    """Return the share of the rows known before whose segment is another one now, 0 to 1."""
+    """Return the share of the rows known before whose segment is another one now, 0 to 1.
+
+    NaN when no row was known before: then nobody can tell.
+    """
     before = np.asarray(places.cluster_ids)
     known = before >= 0
     n_known = int(np.count_nonzero(known))
     if not n_known:
-        return 0.0
+        return math.nan
     return float(np.count_nonzero(known & (before != np.asarray(cluster_ids))) / n_known)
 
 

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from gpuseg.change import Change, Lineage, LineageEvent
+from gpuseg.change import Change
+from gpuseg.outputs.results import LINEAGE_SCHEMA, lineage_table
 
-LINEAGE_SCHEMA = pa.schema(
+MIGRATION_SCHEMA = pa.schema(
     [
-        ("event", pa.string()),
-        ("cluster_id", pa.int32()),
         ("previous_cluster_id", pa.int32()),
-        ("n_shared", pa.int64()),
+        ("cluster_id", pa.int32()),
+        ("n_rows", pa.int64()),
         ("share_of_previous", pa.float64()),
         ("share_of_current", pa.float64()),
     ]
 )
+
+DRIFT_SCHEMA = pa.schema(
+    [
+        ("column", pa.string()),
+        ("kind", pa.string()),
+        ("status", pa.string()),
+        ("psi", pa.float64()),
+        ("wasserstein", pa.float64()),
+        ("wasserstein_scaled", pa.float64()),
+        ("previous_mean", pa.float64()),
+        ("mean", pa.float64()),
+        ("previous_median", pa.float64()),
+        ("median", pa.float64()),
+        ("previous_missing_share", pa.float64()),
+        ("missing_share", pa.float64()),
+        ("previous_n_rows", pa.int64()),
+        ("n_rows", pa.int64()),
+    ]
+)
+
+#: The tables of a change that can be asked for; in a first run they are empty.
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "lineage": LINEAGE_SCHEMA,
+    "migration": MIGRATION_SCHEMA,
+    "drift": DRIFT_SCHEMA,
+}
 
 #: Columns of the drift table that hold what rows have, in the table's own units.
 _TOLD_VALUES = ("wasserstein", "previous_mean", "mean", "previous_median", "median")
@@ -42,7 +69,7 @@ def change_facts(change: Change | None) -> dict[str, Any] | None:
     return {
         "earlier_run_id": lineage.earlier_run_id,
         "matched_by": lineage.matched_by,
-        "churn": change.churn,
+        "churn": None if math.isnan(change.churn) else change.churn,
         "max_psi": change.max_psi,
         "max_psi_column": change.max_psi_column,
         "earlier_silhouette": change.earlier_silhouette,
@@ -83,11 +110,16 @@ def change_summary(change: Change | None, *, hide_table_contents: bool) -> dict[
     return {**facts, "lineage": lineage} | {n: t.to_pylist() for n, t in tables.items()}
 
 
-def lineage_table(lineage: Lineage) -> pa.Table:
-    """Return what two segments have to do with each other, one row for each event."""
-    events = [event._asdict() for event in lineage.events]
-    assert LineageEvent._fields == tuple(LINEAGE_SCHEMA.names)
-    return pa.Table.from_pylist(events, schema=LINEAGE_SCHEMA)
+def change_tables(change: Change | None) -> dict[str, pa.Table]:
+    """Return the tables of a change by the names of the contract; empty ones in a first run."""
+    if change is None:
+        return {name: schema.empty_table() for name, schema in SCHEMAS.items()}
+    return {
+        "lineage": lineage_table(change.lineage.events),
+        "migration": change.migration,
+        "drift": change.drift,
+        "trend": change.trend,
+    }
 
 
 def without_values_of_rows(drift: pa.Table) -> pa.Table:

@@ -45,7 +45,8 @@ def flow_chart(migration: Sequence[Row], cluster_ids: Sequence[int]) -> dict[str
     pairs = {(r["previous_cluster_id"], r["cluster_id"]): r["n_rows"] for r in migration}
     left, right = _nodes(pairs, 0), _nodes(pairs, 1)
     names = cluster_names(cluster_ids, [was for was in left if was is not None])
-    colors: dict[int | None, str] = {None: "muted", **names}
+    colors: dict[int | None, str] = {None: "muted"}
+    colors.update(names.items())
     moved = sum(n for (was, now), n in pairs.items() if was != now)
     return {
         "name": "migration",

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gpuseg.outputs.change_facts import change_facts, lineage_table, without_values_of_rows
+from gpuseg.outputs.change_facts import change_facts, without_values_of_rows
+from gpuseg.outputs.results import lineage_table
 from gpuseg.outputs.segments import discreet
 from gpuseg.outputs.sketch import Sketch, without_contents
 from gpuseg.outputs.wording import without_values
@@ -133,7 +134,7 @@ class ReportInput:
             warnings=result.warnings,
             hide_table_contents=hide_table_contents,
             change=change_facts(change),
-            lineage=lineage_table(change.lineage) if change else None,
+            lineage=lineage_table(change.lineage.events) if change else None,
             migration=change.migration if change else None,
             drift=change.drift if change else None,
             trend=change.trend if change else None,

@@ -29,7 +29,6 @@ from gpuseg.nightly.distribution import (
     slice_means,
 )
 from gpuseg.nightly.drift import (
-    DRIFT_SCHEMA,
     FLOOR,
     baseline,
     baseline_text,
@@ -39,6 +38,7 @@ from gpuseg.nightly.drift import (
     read_baseline,
     wasserstein,
 )
+from gpuseg.outputs.change_facts import DRIFT_SCHEMA
 from gpuseg.records import Table
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False).map(lambda x: round(x, 3))
