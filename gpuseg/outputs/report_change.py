@@ -18,6 +18,8 @@ _GRADES = ("muted", "accent", "above")
 
 #: A column that broke altogether has an index of 8 or so, beside which limits cannot be seen.
 _LONGEST = 1.0
+#: Silhouettes of runs that differ by less than this are drawn as the near equals that they are.
+_LEAST_RANGE = 0.02
 _MOST_DRAWN = 15
 _MOST_ROWS = 200
 _EVENT_WORDS = {
@@ -102,8 +104,8 @@ def _told(row: Row, names: Mapping[int, str]) -> str:
     of_previous, of_current = percent(row["share_of_previous"]), percent(row["share_of_current"])
     if row["event"] == "kept":
         text = (
-            f"{called}: {of_previous} of its earlier rows are still in it, and make up "
-            f"{of_current} of its rows that were there before"
+            f"{called}: {of_previous} of its rows stayed; of the rows it has from before, "
+            f"{of_current} were in it already"
         )
     elif row["event"] == "split":
         text = f"{of_previous} of the rows of segment {was} are in {called} now"
@@ -199,6 +201,8 @@ def _this_run(run: ReportInput) -> Row:
 
 def _silhouettes(runs: Sequence[Row]) -> dict[str, Any]:
     first, last = runs[0], runs[-1]
+    values = [row["silhouette"] for row in runs if row["silhouette"] is not None]
+    pad = max(0.12 * (max(values) - min(values)), (_LEAST_RANGE - max(values) + min(values)) / 2)
     return {
         "name": "trend",
         "kind": "trend",
@@ -210,6 +214,8 @@ def _silhouettes(runs: Sequence[Row]) -> dict[str, Any]:
         "x": "Run",
         "y": "Mean silhouette (−1 to 1)",
         "data": {
+            "low": min(values) - pad,
+            "high": max(values) + pad,
             "runs": [
                 {
                     "label": row["started"][5:10],

@@ -80,11 +80,9 @@ def draw_limits(canvas: Canvas, chart: Chart, top: float) -> None:
 def draw_trend(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw one figure of every run; what was not published is hollow."""
     runs = chart.data["runs"]
-    values = [run["silhouette"] for run in runs]
-    pad = 0.12 * (max(values) - min(values)) or 0.01
     canvas.height = top + 230
     frame = Frame(62, top + 6, WIDTH - 18, canvas.height - FOOT,
-                  -0.4, len(runs) - 0.6, min(values) - pad, max(values) + pad)  # fmt: skip
+                  -0.4, len(runs) - 0.6, chart.data["low"], chart.data["high"])  # fmt: skip
     y_axis(canvas, frame, chart.y)
     published = [(i, run["silhouette"]) for i, run in enumerate(runs) if run["published"]]
     canvas.path([(frame.x(i), frame.y(v)) for i, v in published], stroke="accent", width=2)

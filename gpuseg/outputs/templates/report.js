@@ -400,7 +400,7 @@
       options: {
         height: 280, marginLeft: 52, marginBottom: 42, marginTop: 30,
         x: byRun(data.runs.map((run) => run.label), width, x),
-        y: { label: y, grid: true, nice: true },
+        y: { label: y, grid: true, domain: [data.low, data.high] },
         marks: [
           Plot.lineY(points.filter((p) => p.published), { x: "x", y: "y", stroke: "var(--accent)", strokeWidth: 2 }),
           Plot.dot(points, {
