@@ -20,7 +20,6 @@ from gpuseg.backends.base import Backend
 from gpuseg.backends.select import Engine, select_backend
 from gpuseg.clustering.choice import choose
 from gpuseg.clustering.placing import place, score_placed
-from gpuseg.clustering.sweep import sweep
 from gpuseg.errors import GpusegError, SinkError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.explain.explain import explain
@@ -33,13 +32,22 @@ from gpuseg.nightly.earlier import Found, earlier_places
 from gpuseg.nightly.evidence import with_evidence
 from gpuseg.nightly.identity import Means, continued, means_of_earlier, warm_starts
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
+from gpuseg.outputs.checkpoint import Checkpoint, remove_checkpoint
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
+from gpuseg.outputs.locking import model_lock
 from gpuseg.outputs.models import EarlierModel, StoredModel
 from gpuseg.outputs.public_ids import public_ids, with_public_ids
+from gpuseg.outputs.publication import finish_publication, heal
 from gpuseg.outputs.results import without_own_columns
-from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
+from gpuseg.outputs.reuse import (
+    earlier_model,
+    encoder_of,
+    name_before_reading,
+    required_model,
+    stored_model,
+)
 from gpuseg.outputs.sketch import Sketch, sketch
 from gpuseg.records import (
     Choice,
@@ -51,10 +59,14 @@ from gpuseg.records import (
     part,
 )
 from gpuseg.settings import Settings
-from gpuseg.stages import Observer, Stages
+from gpuseg.stages import Deadline, Observer, Stages
 from gpuseg.tables import Output, locate, publish
 from gpuseg.tables import load as load_file
 from gpuseg.tables.input import csv_options, read_input
+
+#: Of the time that is left after reading and preparing, what the sweep may take where time is
+#: limited; the rest is for the explanation and for publishing, which are not cut.
+SWEEP_SHARE = 0.5
 
 
 def run(
@@ -78,13 +90,27 @@ def run(
     GpusegError
         See `gpuseg.errors`. Nothing was published then.
     """
+    if not keep:
+        return _run(settings, table, observer, keep)
+    runs_dir, name = Path(settings.runs_dir), name_before_reading(settings, table)
+    # before anything is read: whoever has to wait shall know it at once
+    with model_lock(runs_dir, name):
+        healed = finish_publication(runs_dir, name, warehouse=settings.warehouse)
+        result = _run(settings, table, observer, keep)
+        remove_checkpoint(runs_dir, name)
+    return replace(result, warnings=(*healed, *result.warnings))
+
+
+def _run(
+    settings: Settings, table: Table | None, observer: Observer | None, keep: bool
+) -> Segmentation:
+    stages = Stages(observer, Deadline.after(settings.max_seconds))
     engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
     audience = Audience.of(settings) if keep else None
     if audience is not None:
         audience.check_service()
     model = None if settings.force_refit else stored_model(settings, table)
-    stages = Stages(observer)
 
     rows = _read(settings, table, destinations, stages)
     if audience is not None:
@@ -122,7 +148,8 @@ def _segmented(
     before = _earlier(settings, backend, table, earlier, stages)
     features = _prepare(settings, backend, table, model, stages)
     means = means_of_earlier(features, backend, before.typical) if before.typical else None
-    swept, choice = _segment(settings, backend, features, model, means, stages)
+    checkpoint = Checkpoint.of(settings, table.name) if keep else Checkpoint(None)
+    swept, choice = _segment(settings, backend, features, model, means, stages, checkpoint)
     lineage = None
     if model is None:
         choice, lineage = continued(backend, features, choice, earlier, before.typical, means)
@@ -162,6 +189,9 @@ def assign(
     """
     engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
+    healed: tuple[str, ...] = ()
+    if model is None and settings.model_name is not None:
+        healed = heal(Path(settings.runs_dir), settings.model_name, warehouse=settings.warehouse)
     model = model or required_model(settings)
     stages = Stages(observer)
 
@@ -175,6 +205,7 @@ def assign(
         return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
 
     result = engine.where_it_fits(placed)
+    result = replace(result, warnings=(*healed, *result.warnings))
     if settings.output_table is None:
         return result
     with stages.stage("publish") as stage:
@@ -320,10 +351,12 @@ def _segment(
     model: StoredModel | None,
     means: Means | None,
     stages: Stages,
+    checkpoint: Checkpoint,
 ) -> tuple[SweepResult, Choice]:
     with stages.stage("sweep") as stage:
+        deadline = stages.deadline.for_share(SWEEP_SHARE)
         if model is None:
-            swept = sweep(
+            swept = checkpoint.sweep(
                 backend,
                 features.X,
                 settings.k_values,
@@ -331,6 +364,8 @@ def _segment(
                 random_state=settings.random_state,
                 sample_size=settings.sample_size,
                 warm_starts=warm_starts(means),
+                min_cluster_share=settings.min_cluster_share,
+                deadline=deadline,
                 progress=stage.progress,
             )
             choice = choose(
@@ -348,9 +383,12 @@ def _segment(
                 model.centroids,
                 settings.sample_size,
                 cluster_ids=model.cluster_ids,
+                deadline=deadline,
                 progress=stage.progress,
             )
         stage.detail = choice.reason
+        if checkpoint.resumed:
+            stage.detail += f" (resumed: {checkpoint.resumed})"
     return swept, choice
 
 

@@ -8,7 +8,7 @@ tables that leave the house are always Arrow tables on the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # importing gpuseg must stay quick
@@ -208,6 +208,8 @@ class KScore:
     davies_bouldin: float
     min_cluster_share: float
     stability: float  # mean adjusted Rand index of restarts against the best one
+    silhouette_low: float | None = None  # 95 % interval; the silhouette when exact
+    silhouette_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,10 @@ class SweepResult:
     #: rows of X that were scored, (n_scored,) int64, host; all of them when exact
     scored_rows: Array
     warnings: tuple[str, ...] = ()
+    #: for each k those others whose silhouette may well be higher; none when exact
+    rivals: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    #: what was left unfinished because time was up, in words
+    cut: tuple[str, ...] = ()
 
 
 def first_ids(n_clusters: int) -> tuple[int, ...]:
@@ -392,6 +398,8 @@ class Segmentation:
     segments: tuple[Segment, ...] = ()
     change: Change | None = None  # since the run before; None when there was none
     footprint: Footprint | None = None  # None when nothing is kept on disk
+    max_seconds: float | None = None  # what the run was given, if limited
+    cut: tuple[str, ...] = ()  # what was left unfinished for that, in words
     #: by position, ascending; () stands for 0 to n_clusters - 1
     cluster_ids: tuple[int, ...] = ()
     lineage: Lineage | None = None  # None when there was no earlier model

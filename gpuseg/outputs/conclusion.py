@@ -103,6 +103,8 @@ def conclude(
         warnings=engine.warnings + _warnings(features, swept, choice, said.explanation) + lost,
         tree=said.tree,
         segments=segments,
+        max_seconds=settings.max_seconds,
+        cut=swept.cut,
     )
 
 
@@ -253,4 +255,12 @@ def summary(result: Segmentation, *, hide_table_contents: bool = False) -> dict[
         "output_table": result.output_table,
         "warnings": list(result.warnings),
         "seconds": {name: round(cost.seconds, 4) for name, cost in result.stages.items()},
+        "time_budget": _time_budget(result),
     }
+
+
+def _time_budget(result: Segmentation) -> dict[str, Any] | None:
+    if result.max_seconds is None:
+        return None
+    spent = round(sum(cost.seconds for cost in result.stages.values()), 4)
+    return {"max_seconds": result.max_seconds, "spent": spent, "cut": list(result.cut)}

@@ -6,7 +6,7 @@ Each chart is drawn twice from the same numbers: by `svg_charts` as a still pict
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,11 +85,12 @@ def charts_of(run: ReportInput) -> Iterator[Chart]:
 def _silhouette_by_k(run: ReportInput) -> Chart:
     scores = run.k_scores.sort_by("n_clusters").to_pylist()
     ks = [score["n_clusters"] for score in scores]
-    errors = [score["silhouette_stderr"] or 0.0 for score in scores]
+    errors = [_reach(score) for score in scores]
     chosen = next((s["n_clusters"] for s in scores if s["chosen"]), run.n_clusters)
     best = float(scores[ks.index(chosen)]["silhouette"])
     how = (
-        "Bars are standard errors: these scores are estimated from a sample of the rows."
+        "Bars are 95 % intervals: these scores are estimated from a sample of the rows. Of two k "
+        "the same rows were scored, so a difference is known better than the bars look."
         if any(errors)
         else "The scores are exact, from all pairs of rows, so there is no error to draw."
     )
@@ -102,15 +103,15 @@ def _silhouette_by_k(run: ReportInput) -> Chart:
         f"has {best:.3f}: {structure(best)} structure.",
         "Number of segments k",
         "Mean silhouette (−1 to 1)",
-        {"k": ks, "silhouette": [s["silhouette"] for s in scores], "stderr": errors,
+        {"k": ks, "silhouette": [s["silhouette"] for s in scores], "reach": errors,
          "chosen": chosen},
-        ("k", "silhouette", "± error", "smallest segment", "Calinski-Harabasz", "Davies-Bouldin",
+        ("k", "silhouette", "± 95 %", "smallest segment", "Calinski-Harabasz", "Davies-Bouldin",
          "stability", "method"),
         [
             (
                 f"{s['n_clusters']}{' ← chosen' if s['n_clusters'] == chosen else ''}",
                 f"{s['silhouette']:.4f}",
-                f"{s['silhouette_stderr'] or 0.0:.4f}",
+                f"{_reach(s):.4f}",
                 percent(s["min_cluster_share"]),
                 number(s["calinski_harabasz"]),
                 number(s["davies_bouldin"]),
@@ -120,6 +121,14 @@ def _silhouette_by_k(run: ReportInput) -> Chart:
             for s in scores
         ],
     )  # fmt: skip
+
+
+def _reach(score: Mapping[str, Any]) -> float:
+    """Half of the interval; of runs that kept none, about two standard errors."""
+    low, high = score.get("silhouette_low"), score.get("silhouette_high")
+    if low is None or high is None:
+        return 1.96 * (score["silhouette_stderr"] or 0.0)
+    return float((high - low) / 2)
 
 
 def _knife(run: ReportInput, outlines: Sequence[dict[str, Any]]) -> Chart:

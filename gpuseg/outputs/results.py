@@ -129,6 +129,8 @@ K_SCORES_SCHEMA = pa.schema(
         ("min_cluster_share", pa.float64()),
         ("stability", pa.float64()),
         ("chosen", pa.bool_()),
+        ("silhouette_low", pa.float64()),
+        ("silhouette_high", pa.float64()),
     ]
 )
 

@@ -16,6 +16,18 @@ from gpuseg.outputs.models import (
 )
 from gpuseg.records import Table
 from gpuseg.settings import Settings
+from gpuseg.tables.input import input_location
+
+
+def name_before_reading(settings: Settings, table: Table | None) -> str:
+    """Return the model's name, which is the same once the table is read.
+
+    Raises
+    ------
+    SettingsError
+        If the settings name no input, or one that cannot be.
+    """
+    return model_name_of(settings, table.name if table else input_location(settings).display)
 
 
 def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
@@ -28,7 +40,7 @@ def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
     ModelError
         If there is a model, but it is damaged.
     """
-    name = model_name_of(settings, table.name if table else settings.input_table or "query")
+    name = name_before_reading(settings, table)
     if champion(Path(settings.runs_dir), name) is None:
         return None
     model = load_model(Path(settings.runs_dir), name)

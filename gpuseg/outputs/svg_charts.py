@@ -53,9 +53,9 @@ def draw(chart: Chart, paint: Paint, *, titled: bool = False) -> str:
 
 
 def _line(canvas: Canvas, chart: Chart, top: float) -> None:
-    """Draw the silhouette of every k, with standard errors where it was sampled."""
+    """Draw the silhouette of every k, with its interval where it was sampled."""
     data = chart.data
-    ks, scores, errors = data["k"], data["silhouette"], data["stderr"]
+    ks, scores, errors = data["k"], data["silhouette"], data["reach"]
     low = min(s - e for s, e in zip(scores, errors, strict=True))
     high = max(s + e for s, e in zip(scores, errors, strict=True))
     pad = 0.12 * (high - low) or 0.01

@@ -7,18 +7,21 @@ Each warehouse system is a module that is imported when its address is given: ``
 from gpuseg.tables.dialect import CsvOptions
 from gpuseg.tables.loading import load
 from gpuseg.tables.location import Location, locate, locate_warehouse
+from gpuseg.tables.marks import Marks, mark
 from gpuseg.tables.publishing import Output, check_output, publish
 from gpuseg.tables.reading import TableSummary, peek, read_table
 
 __all__ = [
     "CsvOptions",
     "Location",
+    "Marks",
     "Output",
     "TableSummary",
     "check_output",
     "load",
     "locate",
     "locate_warehouse",
+    "mark",
     "peek",
     "publish",
     "read_table",

@@ -20,11 +20,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpuseg.errors import SettingsError, SinkError
+from gpuseg.errors import SettingsError, SinkError, UnsureError
 from gpuseg.interrupts import interrupts_held
 from gpuseg.tables import files
 from gpuseg.tables.agreement import check_agreement
 from gpuseg.tables.location import Location
+from gpuseg.tables.marks import Marks, file_marks
 from gpuseg.tables.reading import read_table
 from gpuseg.tables.staging import StagingFolder, Swap, check_folder
 from gpuseg.tables.systems import Transaction, system
@@ -41,7 +42,12 @@ class Output(NamedTuple):
     append: bool = False
 
 
-def publish(outputs: Sequence[Output], *, then: Callable[[], None] | None = None) -> None:
+def publish(
+    outputs: Sequence[Output],
+    *,
+    first: Callable[[list[Marks]], None] | None = None,
+    then: Callable[[], None] | None = None,
+) -> None:
     """Write tables so that all of them appear, or none.
 
     Parameters
@@ -50,6 +56,11 @@ def publish(outputs: Sequence[Output], *, then: Callable[[], None] | None = None
         Files, and tables of one or more databases. To append, the columns must have the
         same names and types as those that are there, in any order; a table that is not
         there is made.
+    first
+        Called when all is written to the side, before anything appears, with what tells later
+        of each output whether it has appeared; if it raises, nothing appears.
+    then
+        Called when all of it has appeared; no interrupt comes between.
 
     Raises
     ------
@@ -61,11 +72,14 @@ def publish(outputs: Sequence[Output], *, then: Callable[[], None] | None = None
         If writing failed. In all cases the previous tables stand.
     """
     _check_places([output.location for output in outputs])
-    with _Stage() as stage:
+    with _Stage(marking=first is not None) as stage:
         for position, output in enumerate(outputs):
             reached(f"stage {position}")
             stage.add(output)
+        reached("staged")
         with interrupts_held():
+            if first is not None:
+                first(stage.marks)
             stage.swap()
             if then is not None:
                 then()
@@ -125,6 +139,8 @@ def _check_file(location: Location, target: Path, schema: pa.Schema, append: boo
 class _Stage:
     """All that is written but not yet seen."""
 
+    marking: bool = False
+    marks: list[Marks] = field(default_factory=list)
     transactions: dict[str, Transaction] = field(default_factory=dict)
     folders: dict[Path, StagingFolder] = field(default_factory=dict)
     swaps: list[Swap] = field(default_factory=list)
@@ -145,7 +161,11 @@ class _Stage:
             database = location.database
             if database not in self.transactions:
                 self.transactions[database] = system(location).begin(location)
-            self.transactions[database].stage(location, table, append=append)
+            transaction = self.transactions[database]
+            before = transaction.mark(location, append=append) if self.marking else ""
+            transaction.stage(location, table, append=append)
+            if self.marking:
+                self.marks.append(Marks(before, transaction.mark(location, append=append)))
             return
         target = location.path.resolve()  # what a link points to is replaced, not the link
         _check_file(location, target, table.schema, append)
@@ -172,6 +192,8 @@ class _Stage:
         swap = Swap(staged, target)
         swap.prepare()
         self.swaps.append(swap)
+        if self.marking:
+            self.marks.append(file_marks(location.path.resolve(), target, staged))
 
     def swap(self) -> None:
         """Let everything appear; what fails on the way takes everything back."""
@@ -185,10 +207,19 @@ class _Stage:
                 reached("commit")
                 transaction.commit()
         except BaseException:
-            for swap in reversed(self.swaps):
-                swap.undo()
+            self._take_back()
             raise
         reached("swapped")
+
+    def _take_back(self) -> None:
+        for swap in reversed(self.swaps):
+            try:
+                swap.undo()
+            except (OSError, SinkError) as error:
+                raise UnsureError(
+                    f"'{swap.target}' was written but not all tables were, and the previous one "
+                    f"could not be put back ({error})"
+                ) from error
 
 
 @contextlib.contextmanager

@@ -25,9 +25,9 @@
 
   function line({ data, x, y }) {
     const points = data.k.map((k, i) => ({
-      x: k, y: data.silhouette[i], error: data.stderr[i],
+      x: k, y: data.silhouette[i], error: data.reach[i],
       title: `k = ${k}${k === data.chosen ? " (chosen)" : ""}\nsilhouette ${data.silhouette[i].toFixed(4)}` +
-        (data.stderr[i] ? ` ± ${data.stderr[i].toFixed(4)}` : " (exact)"),
+        (data.reach[i] ? ` ± ${data.reach[i].toFixed(4)} (95 %)` : " (exact)"),
     }));
     const chosen = points.filter((point) => point.x === data.chosen);
     return [{
