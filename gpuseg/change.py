@@ -75,7 +75,8 @@ class Change:
     Parameters
     ----------
     churn
-        Share of the rows known before whose segment is another one now, 0 to 1.
+        Share of the rows known before whose segment is another one now, 0 to 1; NaN when no
+        row was known before.
     max_psi, max_psi_column
         The population stability index of the column that moved most.
     earlier_silhouette
@@ -94,3 +95,19 @@ class Change:
     movements: pa.Table | None
     drift: pa.Table
     trend: pa.Table
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a run leaves in its folder for the next night.
+
+    Parameters
+    ----------
+    movements
+        Where each row is, and since when; None without `rowid_column`.
+    texts
+        Name of a file in the run folder -> what is in it.
+    """
+
+    movements: pa.Table | None
+    texts: Mapping[str, str]

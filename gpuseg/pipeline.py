@@ -19,6 +19,7 @@ from gpuseg.backends.select import Engine, select_backend
 from gpuseg.clustering.placing import place
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.interrupts import after_publishing
+from gpuseg.nightly.evidence import with_evidence
 from gpuseg.nightly.identity import continued, means_of_earlier
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
 from gpuseg.outputs.checkpoint import Checkpoint, remove_checkpoint
@@ -130,12 +131,17 @@ def _segmented(
         choice, lineage = continued(backend, features, choice, earlier, before.typical, means)
         choice = replace(choice, warnings=earlier.warnings + before.warnings + choice.warnings)
     said = rooms.explain(settings, backend, table, features, choice, stages)
-    seen = sketch(backend, table, features, choice.fit, swept) if keep else None
     result = conclude(
         settings, engine, table, features, swept, choice, said, model, earlier, lineage,
         stages.costs,
     )  # fmt: skip
-    return result, seen
+    if not keep:
+        return result, None
+    compared_with = earlier.model or model
+    with stages.stage("drift") as stage:
+        result = with_evidence(settings, table, features, result, compared_with, before.places,
+                               stage)  # fmt: skip
+    return result, sketch(backend, table, features, choice.fit, swept)
 
 
 def assign(

@@ -207,6 +207,11 @@ class Settings:
             )
         self._check_audience()
         self._check_overrides()
+        if self.export_movements is not None and self.rowid_column is None:
+            raise SettingsError(
+                "export_movements says of each row where it was, which needs rowid_column: name "
+                "the column that identifies a row, or leave export_movements out"
+            )
 
     def _check_audience(self) -> None:
         trio = {n: getattr(self, n) for n in ("audience_name", "foreign_key", "rowid_column")}

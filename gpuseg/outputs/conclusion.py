@@ -13,6 +13,7 @@ import pyarrow as pa
 from gpuseg.backends.base import Backend
 from gpuseg.backends.select import Engine
 from gpuseg.change import Lineage
+from gpuseg.outputs.change_facts import change_summary
 from gpuseg.outputs.manifest import versions
 from gpuseg.outputs.model_names import default_model_name
 from gpuseg.outputs.models import EarlierModel, StoredModel
@@ -250,6 +251,7 @@ def summary(result: Segmentation, *, hide_table_contents: bool = False) -> dict[
         "segments": segments_summary(segments, result.cluster_sizes),
         "tree": {"depth": tree.depth, "fidelity": tree.fidelity} if tree else None,
         "lineage": [event._asdict() for event in result.lineage.events] if result.lineage else [],
+        "change": change_summary(result.change, hide_table_contents=hide_table_contents),
         "output_table": result.output_table,
         "warnings": list(result.warnings),
         "seconds": {name: round(cost.seconds, 4) for name, cost in result.stages.items()},

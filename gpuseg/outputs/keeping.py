@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from gpuseg.outputs.change_facts import change_facts
 from gpuseg.outputs.destinations import Destinations, result_tables
 from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.manifest import (
@@ -112,6 +113,9 @@ def _fill(
         folder.write_table(ROWS, result.table)  # for others too, so it is Parquet in any case
     else:
         folder.write_rows(result.table)
+    if result.footprint is not None:
+        for name, text in result.footprint.texts.items():
+            folder.write_text(name, text)
     if result.tree is not None:
         folder.write_text("tree.txt", result.tree.text)
         folder.write_text("tree.sql", result.tree.sql)
@@ -156,6 +160,8 @@ def _manifest(
         outputs=tuple(destinations.written(result)),
         warnings=result.warnings,
         extras={"notes": table.notes, "reason": result.reason},
+        change=change_facts(result.change),
+        cluster_sizes=dict(zip(result.cluster_ids, result.cluster_sizes, strict=True)),
     )
 
 

@@ -61,6 +61,8 @@ class Manifest:
     outputs: tuple[Output, ...] = ()
     warnings: tuple[str, ...] = ()
     extras: Mapping[str, Any] = field(default_factory=dict)
+    change: Mapping[str, Any] | None = None  # since the run before; None in a first run
+    cluster_sizes: Mapping[int, int] = field(default_factory=dict)  # id -> rows
 
 
 def manifest_dict(manifest: Manifest) -> dict[str, Any]:
@@ -82,6 +84,8 @@ def manifest_dict(manifest: Manifest) -> dict[str, Any]:
         "backend_reason": manifest.backend_reason,
         "n_clusters": manifest.n_clusters,
         "silhouette": manifest.silhouette,
+        "cluster_sizes": {str(cluster): n for cluster, n in manifest.cluster_sizes.items()},
+        "change": manifest.change,
         "stages": stage_facts(manifest.stages),
         "outputs": [output._asdict() for output in manifest.outputs],
         "warnings": manifest.warnings,
