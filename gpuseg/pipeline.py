@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from gpuseg.backends.select import Engine, select_backend
 from gpuseg.clustering.choice import choose
 from gpuseg.clustering.placing import place, score_placed
 from gpuseg.clustering.sweep import sweep
-from gpuseg.errors import GpusegError, SinkError
+from gpuseg.errors import GateRefusedError, GpusegError, SinkError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.explain.explain import explain
 from gpuseg.explain.rule_columns import rule_columns
@@ -29,12 +30,15 @@ from gpuseg.explain.rules import find_rules
 from gpuseg.explain.surrogate import segment_tree
 from gpuseg.features import FeatureSettings, prepare, prepare_again
 from gpuseg.interrupts import after_publishing
+from gpuseg.nightly.gate import gated, refusal
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
 from gpuseg.outputs.models import StoredModel
+from gpuseg.outputs.past_run import PastRun
 from gpuseg.outputs.results import without_own_columns
+from gpuseg.outputs.retention import prune_runs
 from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
 from gpuseg.outputs.sketch import Sketch, sketch
 from gpuseg.records import (
@@ -59,6 +63,7 @@ def run(
     table: Table | None = None,
     observer: Observer | None = None,
     keep: bool = True,
+    past: PastRun | None = None,
 ) -> Segmentation:
     """Segment a table: read, prepare, sweep, choose, explain, publish.
 
@@ -68,9 +73,14 @@ def run(
         The rows, when they are in memory already; else they are read as the settings say.
     keep
         Whether anything is written; False for a look in a notebook.
+    past
+        The run that is done again, whose parameters the settings are: it continues the same
+        earlier run, and what differs since then is warned about.
 
     Raises
     ------
+    GateRefusedError
+        If the gate refused; the result is kept in its run folder, and the error has it.
     GpusegError
         See `gpuseg.errors`. Nothing was published then.
     """
@@ -79,28 +89,50 @@ def run(
     audience = Audience.of(settings) if keep else None
     if audience is not None:
         audience.check_service()
-    model = None if settings.force_refit else stored_model(settings, table)
+    model = None if settings.force_refit else stored_model(settings, table, past)
     stages = Stages(observer)
 
     rows = _read(settings, table, destinations, stages)
     if audience is not None:
         audience.check_rows(rows)
-    earlier = earlier_model(settings, rows) if keep and model is None else None
+    earlier = earlier_model(settings, rows, past) if keep and model is None else None
 
     result, seen = engine.where_it_fits(
         lambda engine: _segmented(settings, engine, rows, model, earlier, stages, keep)
     )
+    if past is not None:
+        warnings = (*result.warnings, *past.differences(rows, result.backend))
+        result = replace(result, warnings=warnings)
     if seen is None:
         return result
+    result = gated(settings, result, earlier, is_fitted=model is None)
+    return _published(settings, result, rows, seen, destinations, audience, stages)
+
+
+def _published(
+    settings: Settings,
+    result: Segmentation,
+    rows: Table,
+    seen: Sketch,
+    destinations: Destinations,
+    audience: Audience | None,
+    stages: Stages,
+) -> Segmentation:
+    """Keep the run, and publish it unless the gate refused."""
+    is_refused = result.gate is not None and not result.gate.passed
     with stages.stage("publish") as stage:
         result = keep_run(result, rows, seen, settings, destinations)
-        stage.detail = destinations.summary
-    with after_publishing():
+        stage.detail = "refused by the gate" if is_refused else destinations.summary
+    with after_publishing() if not is_refused else nullcontext():
         try:
-            if audience is not None:
+            stale = prune_runs(Path(settings.runs_dir), result.model_name, settings.keep)
+            result = replace(result, warnings=(*result.warnings, *stale))
+            if audience is not None and not is_refused:
                 result = _activate(audience, result, stages)
         finally:
             record_costs(result)
+    if is_refused:
+        raise GateRefusedError(refusal(result, settings), result)
     return result
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:  # importing gpuseg must stay quick
     import pyarrow as pa
 
+    from gpuseg.change import Change, Verdict
+
 #: A NumPy or a CuPy array; which one is the backend's business.
 Array = Any
 
@@ -377,6 +379,12 @@ class Segmentation:
     tree: SegmentTree | None = None
     #: one for each cluster id; outputs.segments.discreet leaves table contents out of them
     segments: tuple[Segment, ...] = ()
+    #: since the run before; None in a first run
+    change: Change | None = None
+    #: None when nothing was to be published
+    gate: Verdict | None = None
+    #: the run whose model was current and is continued, or whose model placed the rows
+    earlier_run_id: str | None = None
 
     @property
     def model_name(self) -> str:

@@ -91,6 +91,7 @@ def conclude(
         warnings=engine.warnings + _warnings(features, swept, choice, said.explanation) + lost,
         tree=said.tree,
         segments=segments,
+        earlier_run_id=_run_id_of(stored or earlier),
     )
 
 
@@ -122,7 +123,13 @@ def conclude_placed(
         n_features=int(features.X.shape[1]),
         warnings=(*engine.warnings, *features.warnings),
         segments=model.segments,
+        earlier_run_id=_run_id_of(model),
     )
+
+
+def _run_id_of(model: StoredModel | None) -> str | None:
+    """Return the run that made a model; one that is in memory only has none."""
+    return model.run_id or None if model is not None else None
 
 
 def _named(
@@ -210,6 +217,8 @@ def summary(result: Segmentation, *, hide_table_contents: bool = False) -> dict[
         "segments": segments_summary(segments, result.cluster_sizes),
         "tree": {"depth": tree.depth, "fidelity": tree.fidelity} if tree else None,
         "output_table": result.output_table,
+        "published": result.gate is None or result.gate.passed,
+        "gate": result.gate.as_dict() if result.gate else None,
         "warnings": list(result.warnings),
         "seconds": {name: round(cost.seconds, 4) for name, cost in result.stages.items()},
     }

@@ -32,6 +32,7 @@ from gpuseg.outputs.model_files import (
     write_model_files,
 )
 from gpuseg.outputs.model_names import RUN_ID, check_run_id, model_folder, refuse_link
+from gpuseg.outputs.promotions import Promotion, read_champion, write_champion
 from gpuseg.outputs.segments import (
     check_segment_name,
     renamed,
@@ -42,7 +43,6 @@ from gpuseg.records import Segment
 from gpuseg.redaction import redact, redact_settings
 
 MODEL_FOLDER = "model"
-CHAMPION = "champion.json"
 NAMES = "names.json"
 
 _ENCODER_PREFIX = "encoder."
@@ -221,23 +221,19 @@ def champion(runs_dir: Path, name: str) -> str | None:
     ModelError
         If ``champion.json`` is damaged.
     """
-    path = refuse_link(model_folder(runs_dir, name) / CHAMPION)
-    try:
-        with path.open("rb") as file:
-            run_id = json.loads(file.read(10_000))["run_id"]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(_no_champion_in(path)) from error
-    if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id):
-        raise ModelError(_no_champion_in(path))
-    return run_id
+    current = read_champion(runs_dir, name)
+    return current.run_id if current else None
 
 
-def promote(runs_dir: Path, name: str, run_id: str) -> None:
+def promote(runs_dir: Path, name: str, run_id: str, *, how: str = "run") -> None:
     """Make the model of a run the current one, after checking that it can be loaded.
 
     Readers see the old champion or the new one, also while several processes promote.
+
+    Parameters
+    ----------
+    how
+        ``run``, ``promote`` or ``rollback``, for the history.
 
     Raises
     ------
@@ -248,11 +244,24 @@ def promote(runs_dir: Path, name: str, run_id: str) -> None:
     SinkError
         If the disk refuses.
     """
-    load_model(runs_dir, name, check_run_id(run_id))
+    model = load_model(runs_dir, name, check_run_id(run_id))
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    path = model_folder(runs_dir, name) / CHAMPION
-    with writing(path):
-        replace_file(path, json.dumps({"run_id": run_id, "promoted": now}, indent=1).encode())
+    write_champion(runs_dir, name, Promotion(run_id, now, how), next_id_after(model))
+
+
+def next_id_after(model: StoredModel) -> int:
+    """Return the smallest cluster id that was never given when the model was made."""
+    return int(getattr(model, "next_cluster_id", 0) or model.n_clusters)
+
+
+def next_cluster_id(runs_dir: Path, name: str) -> int:
+    """Return the smallest cluster id that no run of that model ever used.
+
+    Also not one that was rolled back, and not one that waits for somebody to promote it.
+    """
+    current = read_champion(runs_dir, name)
+    given = [next_id_after(e.model) for e in _entries(runs_dir, name) if e.model is not None]
+    return max([current.next_cluster_id if current else 0, *given])
 
 
 def describe(model: StoredModel) -> dict[str, Any]:
@@ -317,13 +326,6 @@ def _segments(folder: Path, stored: Any, n_clusters: int) -> tuple[Segment, ...]
         return renamed(segments, {int(c): name for c, name in json.loads(data).items()})
     except (ValueError, AttributeError, RecursionError):
         damaged(folder, f"{NAMES} does not name its segments; remove that file to use the drafts")
-
-
-def _no_champion_in(path: Path) -> str:
-    return (
-        f"'{path}' is damaged: it does not name a run; fit the model again "
-        "('gpuseg run --model-name' with its name)"
-    )
 
 
 def _folders(parent: Path) -> Iterator[Path]:

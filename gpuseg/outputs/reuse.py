@@ -8,15 +8,29 @@ from pathlib import Path
 from gpuseg.errors import ModelError, SettingsError
 from gpuseg.features import Encoder
 from gpuseg.outputs.conclusion import model_name_of
-from gpuseg.outputs.models import StoredModel, champion, load_model
+from gpuseg.outputs.models import (
+    MODEL_FOLDER,
+    StoredModel,
+    champion,
+    load_model,
+    load_model_folder,
+)
+from gpuseg.outputs.past_run import PastRun
 from gpuseg.records import Table
 from gpuseg.settings import Settings
 
 log = logging.getLogger("gpuseg")
 
 
-def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
+def stored_model(
+    settings: Settings, table: Table | None, past: PastRun | None = None
+) -> StoredModel | None:
     """Return the model that ``--no-force-refit`` reuses; None if it is the first run.
+
+    Parameters
+    ----------
+    past
+        A run that is done again: it uses the model that it used.
 
     Raises
     ------
@@ -26,6 +40,9 @@ def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
         If there is a model, but it is damaged.
     """
     name = model_name_of(settings, table.name if table else settings.input_table or "query")
+    if past is not None:
+        # a run that placed rows kept a copy of its model; one that was the first fitted anew
+        return load_model_folder(past.run_dir / MODEL_FOLDER) if past.earlier_run_id else None
     if champion(Path(settings.runs_dir), name) is None:
         return None
     model = load_model(Path(settings.runs_dir), name)
@@ -37,19 +54,37 @@ def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
     return model
 
 
-def earlier_model(settings: Settings, table: Table) -> StoredModel | None:
+def earlier_model(
+    settings: Settings, table: Table, past: PastRun | None = None
+) -> StoredModel | None:
     """Return the current model that a new fit is going to replace; None if there is none.
 
     One that cannot be read has nothing to hand on, and is no reason not to fit a new one.
+
+    Parameters
+    ----------
+    past
+        A run that is done again: it continues the model that it continued, if that is kept.
     """
     name = model_name_of(settings, table.name)
     try:
+        if past is not None:
+            run_id = past.earlier_run_id
+            return load_model(Path(settings.runs_dir), name, run_id) if run_id else None
         if champion(Path(settings.runs_dir), name) is None:
             return None
         return load_model(Path(settings.runs_dir), name)
     except ModelError as error:
         log.warning("the names of the segments do not go on: %s", error)
         return None
+
+
+def was_published(settings: Settings, name: str) -> bool:
+    """Tell whether a run of that model was published before, even if it cannot be read now."""
+    try:
+        return champion(Path(settings.runs_dir), name) is not None
+    except ModelError:
+        return True
 
 
 def required_model(settings: Settings) -> StoredModel:

@@ -20,11 +20,16 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from gpuseg.errors import ModelError
 from gpuseg.outputs.durable import sync_folder, sync_tree, write_file, writing
 from gpuseg.outputs.manifest import MANIFEST, Manifest, manifest_bytes, manifest_dict
 from gpuseg.outputs.model_names import model_folder
+
+#: Rows plus cluster_id, kept so that a run can be published again.
+ROWS = "rows"
 
 _OWNER = ".owner.json"
 
@@ -84,11 +89,20 @@ class RunFolder:
         return folder
 
     def write_table(self, name: str, table: pa.Table) -> Path:
-        """Write ``tables/<name>.parquet`` and return its path for now."""
-        path = self.partial / "tables" / f"{name}.parquet"
+        """Write ``tables/<name>.parquet`` and return its path for now.
+
+        Types that Parquet cannot hold, such as intervals, go into an ``.arrow`` file.
+        """
+        path, instead = table_files(self.partial, name)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
-            pq.write_table(table, path, compression="zstd")
+            try:
+                pq.write_table(table, path, compression="zstd")
+            except pa.ArrowNotImplementedError:
+                path.unlink(missing_ok=True)
+                path = instead
+                with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as to:
+                    to.write_table(table)
         return path
 
     def write_text(self, name: str, text: str) -> Path:
@@ -134,6 +148,38 @@ class RunFolder:
         trace: TracebackType | None,
     ) -> None:
         self.discard()
+
+
+def table_files(run_dir: Path, name: str) -> tuple[Path, Path]:
+    """Return where a table of a run is: in the first of these files, or in the second."""
+    folder = run_dir / "tables"
+    return folder / f"{name}.parquet", folder / f"{name}.arrow"
+
+
+def has_table(run_dir: Path, name: str) -> bool:
+    """Whether a run still has a table."""
+    return any(path.is_file() for path in table_files(run_dir, name))
+
+
+def read_kept_table(run_dir: Path, name: str) -> pa.Table:
+    """Return a table of a run as it was written.
+
+    Raises
+    ------
+    ModelError
+        If it is not there or damaged.
+    """
+    parquet, arrow = table_files(run_dir, name)
+    try:
+        if parquet.is_file():
+            with pq.ParquetFile(parquet) as file:
+                return file.read()
+        with pa.OSFile(str(arrow)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except FileNotFoundError as error:
+        raise ModelError(f"'{run_dir}' does not keep the table '{name}'") from error
+    except (OSError, pa.ArrowException) as error:
+        raise ModelError(f"the table '{name}' in '{run_dir}' is damaged") from error
 
 
 def clear_abandoned(parent: Path) -> None:
