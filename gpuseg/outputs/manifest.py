@@ -105,20 +105,20 @@ def manifest_dict(manifest: Manifest) -> dict[str, Any]:
     return {**safe, "settings": json_safe(redact_settings(manifest.settings))}
 
 
-def read_manifest(run_dir: Path) -> dict[str, Any]:
-    """Return the manifest of a run.
+def read_manifest(where: Path) -> dict[str, Any]:
+    """Return the manifest of a run folder, or one that was copied elsewhere.
 
     Raises
     ------
     ModelError
         If it is not there or damaged.
     """
-    path = run_dir / MANIFEST
+    path = where / MANIFEST if where.is_dir() else where
     try:
         facts = json.loads(path.read_bytes())
         settings, source, run_id = facts["settings"], facts["input"], facts["run_id"]
     except FileNotFoundError as error:
-        raise ModelError(f"there is no run in '{run_dir}': it has no {MANIFEST}") from error
+        raise ModelError(f"there is no run in '{where}': it has no {MANIFEST}") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"'{path}' is damaged; it cannot be read as a run's manifest") from error
     if not (isinstance(settings, dict) and isinstance(source, dict) and isinstance(run_id, str)):
