@@ -101,8 +101,9 @@ def run(
         lambda engine: _segmented(settings, engine, rows, model, earlier, stages, keep)
     )
     if past is not None:
-        warnings = (*result.warnings, *past.differences(rows, result.backend))
-        result = replace(result, warnings=warnings)
+        continues = earlier is not None or model is not None
+        said = past.differences(rows, result.backend, continues=continues)
+        result = replace(result, warnings=(*result.warnings, *said))
     if seen is None:
         return result
     result = gated(settings, result, earlier, is_fitted=model is None)

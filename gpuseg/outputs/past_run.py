@@ -84,9 +84,20 @@ class PastRun:
             parameters = {n: v for n, v in parameters.items() if n not in named}
         return resolve(given, environ=environ, config=parameters | dict(config or {}))
 
-    def differences(self, table: Table, backend: str) -> tuple[str, ...]:
-        """Say why the same result cannot be expected: other rows, versions or another engine."""
+    def differences(self, table: Table, backend: str, *, continues: bool) -> tuple[str, ...]:
+        """Say why the same result cannot be expected: other rows, versions or another engine.
+
+        Parameters
+        ----------
+        continues
+            Whether the model that it continued, or placed rows with, is still there.
+        """
         found = []
+        if self.earlier_run_id is not None and not continues:
+            found.append(
+                f"run {self.run_id} continued run {self.earlier_run_id}, which is not kept under "
+                "this model's name: segments may be called by other ids"
+            )
         rows = _other_rows(self.facts["input"], table)
         if rows:
             found.append(f"the input is not the one that run {self.run_id} read: {rows}")

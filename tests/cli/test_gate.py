@@ -265,6 +265,7 @@ def test_a_manifest_alone_says_what_differs(nights, tmp_path):
     warnings = " ".join(json.loads(again.stdout)["warnings"])
     assert "220 rows then, 240 now" in warnings
     assert "numpy 1.0.0 →" in warnings
+    assert f"continued run {json.loads(kept[0][0].stdout)['run_id']}" in warnings
 
 
 @pytest.mark.parametrize(

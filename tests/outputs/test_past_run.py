@@ -72,7 +72,7 @@ def test_a_parameter_that_held_a_secret_must_be_given_now(tmp_path):
 
 def test_the_same_rows_in_any_order_are_no_difference(tmp_path):
     past = past_run(tmp_path)
-    assert past.differences(Table("t", ROWS.take([2, 0, 1])), "numpy") == ()
+    assert past.differences(Table("t", ROWS.take([2, 0, 1])), "numpy", continues=True) == ()
 
 
 def test_what_differs_is_said(tmp_path):
@@ -83,19 +83,19 @@ def test_what_differs_is_said(tmp_path):
         (ROWS.rename_columns(["id", "y"]), "other columns or types: 'x', 'y'"),
         (ROWS.set_column(0, "id", ROWS["id"].cast(pa.int32())), "'id'"),
     ):
-        (said,) = past.differences(Table("t", rows), "numpy")
+        (said,) = past.differences(Table("t", rows), "numpy", continues=True)
         assert words in said
-    (said,) = past.differences(Table("t", ROWS), "gpu")
+    (said,) = past.differences(Table("t", ROWS), "gpu", continues=True)
     assert "numpy engine" in said
     edit_manifest(past.run_dir, versions={**past.facts["versions"], "polars": "0.1", "gone": "1"})
-    (said,) = read_past_run(past.run_dir).differences(Table("t", ROWS), "numpy")
+    (said,) = read_past_run(past.run_dir).differences(Table("t", ROWS), "numpy", continues=True)
     assert "polars 0.1 →" in said
     assert "gone 1 → none" in said
 
 
 def test_a_time_budget_is_no_promise(tmp_path):
     past = past_run(tmp_path, settings={"max_seconds": 5.0})
-    (said,) = past.differences(Table("t", ROWS), "numpy")
+    (said,) = past.differences(Table("t", ROWS), "numpy", continues=True)
     assert "time budget" in said
 
 
@@ -106,3 +106,10 @@ def test_a_damaged_manifest_is_refused(tmp_path, text):
         read_past_run(tmp_path)
     with pytest.raises(SettingsError, match="no manifest"):
         read_past_run(tmp_path / "nowhere")
+
+
+def test_an_earlier_run_that_is_gone_is_missed(tmp_path):
+    past = past_run(tmp_path, earlier_run_id="20260101T000000Z-aaaaaa")
+    (said,) = past.differences(Table("t", ROWS), "numpy", continues=False)
+    assert "continued run 20260101T000000Z-aaaaaa" in said
+    assert past.differences(Table("t", ROWS), "numpy", continues=True) == ()
