@@ -21,7 +21,7 @@ LAYERS = [
     {"outputs"},
     {"nightly"},
     {"activation"},
-    {"doctor"},
+    {"doctor", "rooms"},
     {"pipeline", "estimator"},
     {"plan", "api", "device_memory", "watch"},
     {"terminal"},
