@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from gpuseg.activation import (
 )
 from gpuseg.backends.select import Engine, select_backend
 from gpuseg.clustering.placing import place
+from gpuseg.errors import GateRefusedError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.interrupts import after_publishing
-from gpuseg.nightly.evidence import with_evidence
+from gpuseg.nightly.gate import gated, refusal
 from gpuseg.nightly.identity import continued, means_of_earlier
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
 from gpuseg.outputs.checkpoint import Checkpoint, remove_checkpoint
@@ -28,8 +30,10 @@ from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
 from gpuseg.outputs.locking import model_lock
 from gpuseg.outputs.models import EarlierModel, StoredModel
+from gpuseg.outputs.past_run import PastRun
 from gpuseg.outputs.publication import finish_publication, heal
 from gpuseg.outputs.results import without_own_columns
+from gpuseg.outputs.retention import prune_runs
 from gpuseg.outputs.reuse import (
     earlier_model,
     name_before_reading,
@@ -51,6 +55,7 @@ def run(
     table: Table | None = None,
     observer: Observer | None = None,
     keep: bool = True,
+    past: PastRun | None = None,
 ) -> Segmentation:
     """Segment a table: read, prepare, sweep, choose, explain, publish.
 
@@ -60,25 +65,34 @@ def run(
         The rows, when they are in memory already; else they are read as the settings say.
     keep
         Whether anything is written; False for a look in a notebook.
+    past
+        The run that is done again, whose parameters the settings are: it continues the same
+        earlier run, and what differs since then is warned about.
 
     Raises
     ------
+    GateRefusedError
+        If the gate refused; the result is kept in its run folder, and the error has it.
     GpusegError
         See `gpuseg.errors`. Nothing was published then.
     """
     if not keep:
-        return _run(settings, table, observer, keep)
+        return _run(settings, table, observer, keep, past)
     runs_dir, name = Path(settings.runs_dir), name_before_reading(settings, table)
     # before anything is read: whoever has to wait shall know it at once
     with model_lock(runs_dir, name):
         healed = finish_publication(runs_dir, name, warehouse=settings.warehouse)
-        result = _run(settings, table, observer, keep)
+        result = _run(settings, table, observer, keep, past)
         remove_checkpoint(runs_dir, name)
     return replace(result, warnings=(*healed, *result.warnings))
 
 
 def _run(
-    settings: Settings, table: Table | None, observer: Observer | None, keep: bool
+    settings: Settings,
+    table: Table | None,
+    observer: Observer | None,
+    keep: bool,
+    past: PastRun | None,
 ) -> Segmentation:
     stages = Stages(observer, Deadline.after(settings.max_seconds))
     engine = select_backend(settings.backend)
@@ -86,27 +100,51 @@ def _run(
     audience = Audience.of(settings) if keep else None
     if audience is not None:
         audience.check_service()
-    model = None if settings.force_refit else stored_model(settings, table)
+    model = None if settings.force_refit else stored_model(settings, table, past)
 
     rows = rooms.read(settings, table, destinations, stages)
     if audience is not None:
         audience.check_rows(rows)
-    earlier = earlier_model(settings, rows) if keep and model is None else EarlierModel()
+    is_fit = keep and model is None
+    earlier = earlier_model(settings, rows, past) if is_fit else EarlierModel()
 
     result, seen = engine.where_it_fits(
         lambda engine: _segmented(settings, engine, rows, model, earlier, stages, keep)
     )
+    if past is not None:
+        continues = (earlier.model or model) is not None
+        said = past.differences(rows, result.backend, continues=continues)
+        result = replace(result, warnings=(*result.warnings, *said))
     if seen is None:
         return result
+    result = gated(settings, result, earlier.model, is_fitted=model is None)
+    return _published(settings, result, rows, seen, destinations, audience, stages)
+
+
+def _published(
+    settings: Settings,
+    result: Segmentation,
+    rows: Table,
+    seen: Sketch,
+    destinations: Destinations,
+    audience: Audience | None,
+    stages: Stages,
+) -> Segmentation:
+    """Keep the run, and publish it unless the gate refused."""
+    is_refused = result.gate is not None and not result.gate.passed
     with stages.stage("publish") as stage:
         result = keep_run(result, rows, seen, settings, destinations)
-        stage.detail = destinations.summary
-    with after_publishing():
+        stage.detail = "refused by the gate" if is_refused else destinations.summary
+    with after_publishing() if not is_refused else nullcontext():
         try:
-            if audience is not None:
+            stale = prune_runs(Path(settings.runs_dir), result.model_name, settings.keep)
+            result = replace(result, warnings=(*result.warnings, *stale))
+            if audience is not None and not is_refused:
                 result = rooms.activate(audience, result, stages)
         finally:
             record_costs(result)
+    if is_refused:
+        raise GateRefusedError(refusal(result, settings), result)
     return result
 
 
@@ -137,10 +175,9 @@ def _segmented(
     )  # fmt: skip
     if not keep:
         return result, None
-    compared_with = earlier.model or model
-    with stages.stage("drift") as stage:
-        result = with_evidence(settings, table, features, result, compared_with, before.places,
-                               stage)  # fmt: skip
+    result = rooms.look_back(
+        settings, backend, table, features, swept, result, earlier.model or model, before, stages
+    )
     return result, sketch(backend, table, features, choice.fit, swept)
 
 

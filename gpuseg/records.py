@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:  # importing gpuseg must stay quick
     import pyarrow as pa
 
-    from gpuseg.change import Change, Footprint, Lineage
+    from gpuseg.change import Change, Footprint, Lineage, Verdict
 
 #: A NumPy or a CuPy array; which one is the backend's business.
 Array = Any
@@ -403,6 +403,10 @@ class Segmentation:
     #: by position, ascending; () stands for 0 to n_clusters - 1
     cluster_ids: tuple[int, ...] = ()
     lineage: Lineage | None = None  # None when there was no earlier model
+
+    gate: Verdict | None = None  # None when nothing was to be published
+    #: the run whose model was current and is continued, or whose model placed the rows
+    earlier_run_id: str | None = None
 
     def __post_init__(self) -> None:
         """Call clusters by their positions where nothing else is said."""

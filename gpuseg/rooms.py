@@ -9,6 +9,7 @@ from gpuseg.activation import Audience, push, wishes_of_result
 from gpuseg.backends.base import Backend
 from gpuseg.backends.select import select_backend
 from gpuseg.clustering.choice import choose
+from gpuseg.clustering.earlier_score import earlier_silhouette
 from gpuseg.clustering.placing import place, score_placed
 from gpuseg.errors import GpusegError, SinkError
 from gpuseg.explain.explain import explain as explain_choice
@@ -18,6 +19,7 @@ from gpuseg.explain.surrogate import segment_tree
 from gpuseg.features import FeatureSettings, prepare_again
 from gpuseg.features import prepare as prepare_table
 from gpuseg.nightly.earlier import Found, earlier_places
+from gpuseg.nightly.evidence import with_evidence
 from gpuseg.nightly.identity import Means, warm_starts
 from gpuseg.outputs.checkpoint import Checkpoint
 from gpuseg.outputs.destinations import Destinations
@@ -179,6 +181,31 @@ def explain(
         tree = segment_tree(columns, ids, random_state=settings.random_state)
         stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
     return with_public_ids(Explained(explanation, rules, tree), choice.cluster_ids)
+
+
+def look_back(
+    settings: Settings,
+    backend: Backend,
+    table: Table,
+    features: FeatureMatrix,
+    swept: SweepResult,
+    result: Segmentation,
+    earlier: StoredModel | None,
+    before: Found,
+    stages: Stages,
+) -> Segmentation:
+    """Add what changed since the run before, and what the next one will want to know."""
+    places, silhouette = before.places, None
+    with stages.stage("drift") as stage:
+        # it takes as long as the silhouettes of the sweep: only for the one who asks for it
+        if settings.publish == "if-better" and places is not None:
+            silhouette = earlier_silhouette(
+                backend, features, places.cluster_ids, swept.scored_rows, progress=stage.progress
+            )
+        return with_evidence(
+            settings, table, features, result, earlier, places, stage,
+            earlier_silhouette=silhouette,
+        )  # fmt: skip
 
 
 def activate(audience: Audience, result: Segmentation, stages: Stages) -> Segmentation:

@@ -24,7 +24,7 @@ LAYERS = [
     {"doctor", "rooms"},
     {"pipeline", "estimator"},
     {"plan", "api", "device_memory", "watch"},
-    {"terminal"},
+    {"terminal", "terminal_models"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

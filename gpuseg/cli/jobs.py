@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpuseg.cli.command import AsJson, Quiet, emit, emit_json, guarded, with_settings
-from gpuseg.errors import GpusegError, SettingsError
+from gpuseg.errors import GateRefusedError, GpusegError, SettingsError
 from gpuseg.interrupts import after_publishing
 from gpuseg.settings import PARAMETERS, Settings
 
@@ -43,12 +43,24 @@ BUCKETS_PARAMETERS = (
 
 
 @guarded
-@with_settings(PARAMETERS)
-def run(settings: Settings, *, as_json: AsJson = False, quiet: Quiet = False) -> None:
+@with_settings(PARAMETERS, past_runs=True)
+def run(
+    settings: Settings,
+    *,
+    past: Any = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
     """Segment a table: read, prepare, sweep, choose, explain, publish."""
     from gpuseg import pipeline
 
-    _show(pipeline.run(settings, observer=_watcher(quiet)), settings, as_json)
+    try:
+        result = pipeline.run(settings, observer=_watcher(quiet), past=past)
+    except GateRefusedError as refusal:
+        if as_json and refusal.result is not None:
+            _emit_summary(refusal.result, settings)
+        raise
+    _show(result, settings, as_json)
 
 
 @guarded
@@ -169,15 +181,20 @@ def _watcher(quiet: bool) -> Watcher | None:
     return None if quiet else Watcher(sys.stderr)
 
 
-def _show(result: Segmentation, settings: Settings, as_json: bool) -> None:
+def _emit_summary(result: Segmentation, settings: Settings) -> None:
     from gpuseg.outputs.conclusion import summary
+
+    emit_json(summary(result, hide_table_contents=settings.hide_table_contents))
+
+
+def _show(result: Segmentation, settings: Settings, as_json: bool) -> None:
     from gpuseg.terminal import print_segmentation, print_warnings
 
     print_warnings(result.warnings, sys.stderr)
     hide = settings.hide_table_contents
     with after_publishing():
         if as_json:
-            emit_json(summary(result, hide_table_contents=hide))
+            _emit_summary(result, settings)
         else:
             emit(lambda out: print_segmentation(result, out, hide_table_contents=hide))
 

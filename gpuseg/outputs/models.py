@@ -39,6 +39,7 @@ from gpuseg.outputs.model_files import (
     write_model_files,
 )
 from gpuseg.outputs.model_names import RUN_ID, check_run_id, model_folder, refuse_link
+from gpuseg.outputs.promotions import Promotion, read_champion, write_champion
 from gpuseg.outputs.segments import (
     check_segment_name,
     segments_to_dicts,
@@ -47,7 +48,6 @@ from gpuseg.records import Segment, first_ids
 from gpuseg.redaction import redact, redact_settings
 
 MODEL_FOLDER = "model"
-CHAMPION = "champion.json"
 
 _ENCODER_PREFIX = "encoder."
 
@@ -253,32 +253,19 @@ def champion(runs_dir: Path, name: str) -> str | None:
     ModelError
         If ``champion.json`` is damaged.
     """
-    path = refuse_link(model_folder(runs_dir, name) / CHAMPION)
-    try:
-        with path.open("rb") as file:
-            run_id = json.loads(file.read(10_000))["run_id"]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(_no_champion_in(path)) from error
-    if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id):
-        raise ModelError(_no_champion_in(path))
-    return run_id
+    current = read_champion(runs_dir, name)
+    return current.run_id if current else None
 
 
-def next_cluster_id(runs_dir: Path, name: str) -> int:
-    """Return the smallest id that no readable model of that name has given yet.
-
-    All of them count, not only the current one: it may be older than one that was rolled back.
-    """
-    models = (entry.model for entry in _entries(runs_dir, name))
-    return max((model.next_cluster_id for model in models if model is not None), default=0)
-
-
-def promote(runs_dir: Path, name: str, run_id: str) -> None:
+def promote(runs_dir: Path, name: str, run_id: str, *, how: str = "run") -> None:
     """Make the model of a run the current one, after checking that it can be loaded.
 
     Readers see the old champion or the new one, also while several processes promote.
+
+    Parameters
+    ----------
+    how
+        ``run``, ``promote`` or ``rollback``, for the history.
 
     Raises
     ------
@@ -289,11 +276,24 @@ def promote(runs_dir: Path, name: str, run_id: str) -> None:
     SinkError
         If the disk refuses.
     """
-    load_model(runs_dir, name, check_run_id(run_id))
+    model = load_model(runs_dir, name, check_run_id(run_id))
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    path = model_folder(runs_dir, name) / CHAMPION
-    with writing(path):
-        replace_file(path, json.dumps({"run_id": run_id, "promoted": now}, indent=1).encode())
+    write_champion(runs_dir, name, Promotion(run_id, now, how), model.next_cluster_id)
+
+
+def next_cluster_id(runs_dir: Path, name: str) -> int:
+    """Return the smallest cluster id that no run of that model ever used.
+
+    Also not one that was rolled back or removed, and not one that waits for somebody to
+    promote it. What cannot be read does not count.
+    """
+    try:
+        current = read_champion(runs_dir, name)
+    except ModelError:
+        current = None
+    models = (entry.model for entry in _entries(runs_dir, name))
+    given = [model.next_cluster_id for model in models if model is not None]
+    return max([current.next_cluster_id if current else 0, *given])
 
 
 def describe(model: StoredModel) -> dict[str, Any]:
@@ -323,13 +323,6 @@ def _document(model: StoredModel) -> dict[str, Any]:
         "versions": dict(model.versions),
         "segments": segments_to_dicts(model.segments),
     }
-
-
-def _no_champion_in(path: Path) -> str:
-    return (
-        f"'{path}' is damaged: it does not name a run; fit the model again "
-        "('gpuseg run --model-name' with its name)"
-    )
 
 
 def _folders(parent: Path) -> Iterator[Path]:
