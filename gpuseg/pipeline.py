@@ -82,7 +82,11 @@ def run(
     # before anything is read: whoever has to wait shall know it at once
     with model_lock(runs_dir, name):
         healed = finish_publication(runs_dir, name, warehouse=settings.warehouse)
-        result = _run(settings, table, observer, keep, past)
+        try:
+            result = _run(settings, table, observer, keep, past)
+        except GateRefusedError:  # it has come to its end
+            remove_checkpoint(runs_dir, name)
+            raise
         remove_checkpoint(runs_dir, name)
     return replace(result, warnings=(*healed, *result.warnings))
 

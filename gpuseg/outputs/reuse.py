@@ -92,7 +92,11 @@ def _continued_by(past: PastRun, runs_dir: Path, name: str) -> EarlierModel:
     if past.earlier_run_id is None:
         return EarlierModel()
     model = load_model(runs_dir, name, past.earlier_run_id)
-    return EarlierModel(model, model.next_cluster_id)
+    born: set[int] = set()
+    if (past.run_dir / MODEL_FOLDER).is_dir():
+        born = {*load_model_folder(past.run_dir / MODEL_FOLDER).cluster_ids} - {*model.cluster_ids}
+    # runs that were refused meanwhile had taken ids as well: the first new one tells
+    return EarlierModel(model, min(born, default=model.next_cluster_id))
 
 
 def was_published(settings: Settings, name: str) -> bool:
