@@ -123,8 +123,9 @@ def sampled(of: Population, order: np.ndarray, ends: tuple[int, ...]) -> Sampled
         screens=of.screens[:, order[rows]],
         screen_means=of.screens.mean(axis=1),
     )
-    eligible = range(len(of.values))
-    return score_in_rounds(lambda new: of.values[:, order[new]], frame, ends, eligible=eligible)
+    return score_in_rounds(
+        lambda new, _progress: of.values[:, order[new]], frame, ends, eligible=range(len(of.values))
+    )
 
 
 def study(of: Population, ends: tuple[int, ...], repeats: int) -> dict[str, Any]:

@@ -47,7 +47,7 @@ TRUTH = VALUES.mean(axis=1)
 def rounds(order, ends=ENDS, use_screen=True, values=VALUES, **options):
     """Run rounds over the table in another order, silhouettes looked up."""
     of = Segmentations(LABELS[:, order], tuple(np.bincount(of_k) for of_k in LABELS))
-    small = rows_of_small_clusters(BACKEND, of, ends[0])
+    small = rows_of_small_clusters(BACKEND, of, options.get("trial", ends[0]))
     rows = np.unique(np.concatenate([np.arange(ends[-1]), *small]))
     screens = SCREENS if use_screen else np.zeros_like(SCREENS)
     frame = Frame(
@@ -55,7 +55,7 @@ def rounds(order, ends=ENDS, use_screen=True, values=VALUES, **options):
         screens[:, order[rows]], screens.mean(axis=1),
     )  # fmt: skip
     options = {"eligible": range(4)} | options
-    return score_in_rounds(lambda new: values[:, order[new]], frame, ends, **options)
+    return score_in_rounds(lambda new, _: values[:, order[new]], frame, ends, **options)
 
 
 def last_round(found):
@@ -107,7 +107,7 @@ def test_rows_added_for_one_k_do_not_weigh_too_much_in_another():
         rows = np.unique(np.concatenate([np.arange(100), *small]))
         added, nothing = np.stack([np.isin(rows, own) for own in small]), np.zeros((2, len(rows)))
         frame = Frame(rows, of.labels[:, rows], added, of.sizes, nothing, np.zeros(2))
-        score = functools.partial(lambda order, new: values[:, order[new]], order)
+        score = functools.partial(lambda order, new, _: values[:, order[new]], order)
         found = score_in_rounds(score, frame, (100,), eligible=[0, 1])
         errors.append(found.estimates.means - values.mean(axis=1))
     assert np.abs(np.mean(errors, axis=0)).max() < 0.02
@@ -147,6 +147,18 @@ def test_each_row_is_scored_once_and_rounds_stop_in_time():
     found = rounds(order, values=Values(), use_screen=False, deadline=Deadline.after(0.0))
     assert found.is_cut
     assert last_round(found) == ENDS[0]
+
+
+def test_a_trial_ends_nothing_and_changes_nothing_where_time_suffices():
+    order = np.random.default_rng(4).permutation(len(X))
+    expected = rounds(order)
+    found = rounds(order, trial=40, deadline=Deadline.after(1e6))
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    assert found.rivals == expected.rivals
+    found = rounds(order, trial=40, deadline=Deadline.after(0.0))
+    assert set(range(40)) <= set(found.rows.tolist())
+    assert len(found.rows) <= len(expected.rows)
+    assert found.is_cut
 
 
 # -- the whole way, distances added up ------------------------------------------------
