@@ -127,7 +127,7 @@ def _stages(
     matrix_bytes = 4 * n * d
     resident = BASE_BYTES + seen.n_bytes
     work = silhouette_work(n, d, settings.sample_size)
-    exact = "exact" if work.n_scored == n else f"sampled: {work.n_scored:,} rows"
+    exact = "exact" if work.is_exact else f"sampled: up to {work.n_scored:,} rows"
     sweep_memory = resident + 3 * matrix_bytes + labels_bytes + sums_bytes
     bounded = min(n, ROWS_THAT_COUNT)
     pair_seconds = work.multiply_adds / _pair_rate(settings, d)
