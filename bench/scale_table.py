@@ -26,7 +26,9 @@ def write_table(path: Path, n_rows: int, seed: int = 0) -> None:
     """Write the table to a Parquet file, a row group for each block."""
     writer = None
     for number, start in enumerate(range(0, n_rows, BLOCK_ROWS)):
-        block = _block(min(BLOCK_ROWS, n_rows - start), start, np.random.default_rng([seed, number]))
+        block = _block(
+            min(BLOCK_ROWS, n_rows - start), start, np.random.default_rng([seed, number])
+        )
         writer = writer or pq.ParquetWriter(path, block.schema)
         writer.write_table(block)
     if writer is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from gpuseg.activation import (
     Audience,
@@ -24,11 +26,12 @@ from gpuseg.clustering.sweep import sweep
 from gpuseg.errors import GpusegError, SinkError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.explain.explain import explain
-from gpuseg.explain.rule_columns import rule_columns
+from gpuseg.explain.rule_columns import rule_columns, told_rows
 from gpuseg.explain.rules import find_rules
 from gpuseg.explain.surrogate import segment_tree
 from gpuseg.features import FeatureSettings, prepare, prepare_again
 from gpuseg.interrupts import after_publishing
+from gpuseg.memory import working_within
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
@@ -52,7 +55,24 @@ from gpuseg.tables import Output, locate, publish
 from gpuseg.tables import load as load_file
 from gpuseg.tables.input import csv_options, read_input
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
+
+def within_memory(
+    work: Callable[Concatenate[Settings, Given], Result],
+) -> Callable[Concatenate[Settings, Given], Result]:
+    """Let work keep to the memory that its settings allow."""
+
+    @functools.wraps(work)
+    def kept(settings: Settings, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with working_within(settings.memory):
+            return work(settings, *args, **kwargs)
+
+    return kept
+
+
+@within_memory
 def run(
     settings: Settings,
     *,
@@ -124,6 +144,7 @@ def _segmented(
     return result, seen
 
 
+@within_memory
 def assign(
     settings: Settings,
     *,
@@ -166,6 +187,7 @@ def assign(
     return replace(result, output_table=settings.output_table)
 
 
+@within_memory
 def buckets(
     settings: Settings,
     *,
@@ -224,7 +246,8 @@ def load(file: str, table: str, settings: Settings) -> Table:
     """Put a file, or a folder of Parquet parts, into a table of the warehouse."""
     source = locate(file, warehouse=settings.warehouse)
     target = locate(table, warehouse=settings.warehouse)
-    return load_file(source, target, append=settings.appends, csv=csv_options(settings))
+    with working_within(settings.memory):
+        return load_file(source, target, append=settings.appends, csv=csv_options(settings))
 
 
 def push_audience(settings: Settings) -> PushReport:
@@ -335,8 +358,8 @@ def _explain(
             random_state=settings.random_state,
             progress=part(stage.progress, 0.0, 0.9),
         )
-        columns = rule_columns(features, table)
-        labels = features.in_table_order(backend.to_host(choice.fit.labels))
+        told = told_rows(features, table, backend.to_host(choice.fit.labels))
+        columns, labels = rule_columns(features, told.table), told.labels
         rules = find_rules(
             columns,
             labels,
@@ -346,6 +369,7 @@ def _explain(
         )
         tree = segment_tree(columns, labels, random_state=settings.random_state)
         stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
+    explanation = replace(explanation, notes=explanation.notes + told.notes)
     return Explained(explanation, rules, tree)
 
 

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuseg.backends.base import Backend
+from gpuseg.backends.sample import count_labels
+from gpuseg.clustering.scores import side_by_side
 from gpuseg.errors import DataError, SettingsError, ShapeError
 from gpuseg.records import Array, Progress, no_progress
 
@@ -66,14 +68,14 @@ def score_sweep(
         Rows to score, ascending. Their distances still run to all rows, so each
         silhouette is exact; only the mean is estimated, stratified by cluster.
     """
-    matrix = backend.xp.stack([of_k.astype(backend.xp.int32) for of_k in labels.values()])
+    matrix = side_by_side(backend, labels.values())
     n_clusters = [int(of_k.max()) + 1 for of_k in matrix]
     chosen = None if rows is None else backend.from_host(rows)
     sums = backend.distance_sums(X, matrix, n_clusters, rows=chosen, progress=progress)
     scores, samples, stderr = {}, {}, {}
     first = 0
     for k, of_k, width in zip(labels, backend.to_host(matrix), n_clusters, strict=True):
-        sizes = np.bincount(of_k, minlength=width)
+        sizes = count_labels(of_k, width)
         own = of_k if rows is None else of_k[rows]
         values = _silhouettes(backend, sums[:, first : first + width], own, sizes)
         first += width

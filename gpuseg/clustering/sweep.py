@@ -9,8 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from gpuseg.backends.base import Backend
+from gpuseg.backends.sample import first_members
 from gpuseg.clustering.kmeans import count_distinct_rows, sweep_kmeans
-from gpuseg.clustering.scores import calinski_harabasz, cluster_sizes, davies_bouldin
+from gpuseg.clustering.scores import (
+    calinski_harabasz,
+    cluster_sizes,
+    davies_bouldin,
+    mean_distances,
+)
 from gpuseg.clustering.silhouette import SilhouetteSweep, score_sweep
 from gpuseg.errors import DataError
 from gpuseg.records import Array, KMeansFit, KScore, Progress, SweepResult, no_progress, part
@@ -178,8 +184,7 @@ def rows_to_score(
     for k, of_k in labels.items():
         host = backend.to_host(of_k)
         for cluster in range(k):
-            members = np.flatnonzero(host == cluster)
-            chosen[members[:MIN_ROWS_PER_CLUSTER]] = True
+            chosen[first_members(host, cluster, MIN_ROWS_PER_CLUSTER)] = True
     return np.flatnonzero(chosen)
 
 
@@ -194,9 +199,7 @@ def _score(
     n_samples, k = int(X.shape[0]), len(fit.centroids)
     sizes = cluster_sizes(backend.xp, fit.labels, k)
     found = backend.assign(X, fit.centroids, progress=no_progress)
-    distances = np.sqrt(backend.to_host(found.sq_distances).astype(np.float64))
-    sums = np.bincount(backend.to_host(fit.labels), weights=distances, minlength=k)
-    extents = sums / np.maximum(sizes, 1)
+    extents = mean_distances(backend, fit.labels, found.sq_distances, sizes)
     n_scored = len(silhouettes.samples[k])
     sampled = f"sampled ({n_scored:,} of {n_samples:,} rows)"
     return KScore(

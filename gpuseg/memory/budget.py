@@ -16,10 +16,10 @@ LEAST_BYTES = 1 << 30
 #: Where nobody tells what is free (macOS, Windows).
 UNKNOWN_FREE_BYTES = 8 << 30
 
-_UNITS = {
-    **{"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12},
-    **{"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40},
-    **{"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40},
+_UNITS = {"": 1, "b": 1} | {
+    letter + ending: base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for ending, base in (("b", 1000), ("ib", 1024), ("", 1024))
 }
 
 #: From so many bytes on, what a control group allows stands for "no limit".

@@ -56,7 +56,7 @@ def open_scratch(folder: Path, n_bytes: int) -> BinaryIO:
     """
     try:
         check_space(folder, n_bytes)
-        return tempfile.TemporaryFile(dir=folder, prefix="gpuseg-", buffering=0)  # type: ignore[return-value]
+        return tempfile.TemporaryFile(dir=folder, prefix="gpuseg-", buffering=0)
     except OSError as error:
         raise SinkError(f"no scratch file can be made in '{folder}': {error.strerror}") from None
 
@@ -89,7 +89,7 @@ def mapped(file: BinaryIO, n_bytes: int) -> mmap.mmap:
         with file:
             reserve = getattr(os, "posix_fallocate", None)
             if reserve is not None and os.fstat(file.fileno()).st_size < n_bytes:
-                reserve(file.fileno(), 0, n_bytes)  # a full disk is an error here, not a crash later
+                reserve(file.fileno(), 0, n_bytes)  # a full disk fails here, not later
             elif reserve is None:
                 os.ftruncate(file.fileno(), n_bytes)
             return mmap.mmap(file.fileno(), n_bytes)

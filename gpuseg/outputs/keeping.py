@@ -36,6 +36,9 @@ from gpuseg.settings import Settings
 #: Rows plus cluster_id, kept in the run folder when no output table was asked for.
 ROWS = "rows"
 
+#: Rows that are hashed at a time.
+_HASHED_ROWS = 1 << 19
+
 
 def keep_run(
     result: Segmentation,
@@ -171,12 +174,20 @@ def _utc(seconds_ago: float) -> str:
 
 def content_hash(table: pa.Table) -> str:
     """Return 32 hexadecimal digits that depend on the rows but not on their order."""
+    total = mixed = np.uint64(0)
+    with np.errstate(over="ignore"):  # sums are taken modulo 2**64
+        for start in range(0, table.num_rows, _HASHED_ROWS):
+            rows = _row_hashes(table.slice(start, _HASHED_ROWS))
+            total += rows.sum(dtype=np.uint64)
+            mixed ^= np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0)
+    return f"{int(total):016x}{int(mixed):016x}"
+
+
+def _row_hashes(table: pa.Table) -> np.ndarray:
     rows = np.zeros(table.num_rows, dtype=np.uint64)
     for position, column in enumerate(table.columns):
         rows = rows * np.uint64(0x9E3779B97F4A7C15) + _column_hashes(column, position)
-    total = int(rows.sum(dtype=np.uint64))
-    mixed = int(np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0))
-    return f"{total:016x}{mixed:016x}"
+    return rows
 
 
 def _column_hashes(column: pa.ChunkedArray, seed: int) -> np.ndarray:

@@ -70,9 +70,7 @@ def sample_delimited(path: Path, options: CsvOptions) -> tuple[pa.Table, int]:
     return table, len(sample)
 
 
-def _read_texts(
-    path: Path, options: CsvOptions, progress: Progress
-) -> tuple[Dialect, pa.Table]:
+def _read_texts(path: Path, options: CsvOptions, progress: Progress) -> tuple[Dialect, pa.Table]:
     encoding = find_encoding(path, options.encoding, SAMPLE_BYTES)
     for last_try in (False, True):
         sample = read_sample(path, encoding)

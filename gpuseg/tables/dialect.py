@@ -191,8 +191,15 @@ def parse_in_blocks(
     stream: pa.NativeFile, dialect: Dialect, block_bytes: int
 ) -> pa.csv.CSVStreamingReader:
     """Read all records as `parse` does, a block at a time."""
-    options = _options(dialect.separator, dialect.quote, dialect.width, dialect.null_values,
-                       dialect.encoding.codec, block_bytes, None)
+    options = _options(
+        dialect.separator,
+        dialect.quote,
+        dialect.width,
+        dialect.null_values,
+        dialect.encoding.codec,
+        block_bytes,
+        None,
+    )
     return pa.csv.open_csv(stream, **options)
 
 

@@ -25,6 +25,7 @@ from gpuseg.tables.spool import BATCH_ROWS, collected
 #: repeated ones are kept once.
 LARGER_IN_MEMORY = 3
 
+
 def read(
     location: Location,
     *,
