@@ -222,7 +222,7 @@ class KMeansFit(NamedTuple):
     """
 
     centroids: Array  # (n_clusters, n_features) float32
-    labels: Array  # (n_samples,) int32
+    labels: Array  # (n_samples,) int32; on the host, of many rows, also uint8
     inertia: float  # sum of squared distances to the nearest centroid, float64
     n_iter: int
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from gpuseg.backends.base import Backend
 from gpuseg.errors import DataError
+from gpuseg.memory import room
 from gpuseg.records import (
     ColumnDecision,
     FeatureMatrix,
@@ -21,6 +22,9 @@ from gpuseg.records import (
 )
 
 CLUSTER_COLUMN = "cluster_id"
+
+#: Rows whose scores are computed at a time.
+_BLOCK_ROWS = 1 << 20
 
 #: What ``--row-scores`` adds, in this order.
 ROW_SCORE_COLUMNS = ("cluster_distance", "second_cluster_id", "cluster_margin", "silhouette")
@@ -89,18 +93,22 @@ def row_score_columns(
         silhouette); ``silhouette`` is null for rows that were not scored.
     """
     found = backend.assign(features.X, fit.centroids, progress=no_progress)
-    own = np.sqrt(backend.to_host(found.sq_distances).astype(np.float64))
-    second = np.sqrt(backend.to_host(found.second_sq_distances).astype(np.float64))
-    margin = np.zeros_like(own)
-    np.divide(second - own, second, out=margin, where=second > 0)
-    silhouette = np.full(len(own), np.nan)
+    n_rows = len(found.labels)
+    own, margin, silhouette = (room().empty(n_rows, np.float64) for _ in range(3))
+    for start in range(0, n_rows, _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        own[rows] = np.sqrt(backend.to_host(found.sq_distances[rows]).astype(np.float64))
+        second = np.sqrt(backend.to_host(found.second_sq_distances[rows]).astype(np.float64))
+        margin[rows] = 0.0
+        np.divide(second - own[rows], second, out=margin[rows], where=second > 0)
+    silhouette[:] = np.nan
     if swept is not None:
         silhouette[swept.scored_rows] = swept.samples[len(fit.centroids)]
 
     def column(values: np.ndarray) -> pa.Array:
         return pa.array(features.in_table_order(values), from_pandas=True)
 
-    second_ids = backend.to_host(found.second_labels).astype(np.int32)
+    second_ids = backend.to_host(found.second_labels).astype(np.int32, copy=False)
     values = (column(own), column(second_ids), column(margin), column(silhouette))
     return dict(zip(ROW_SCORE_COLUMNS, values, strict=True))
 

@@ -30,6 +30,9 @@ BLOCK_WORK = 25_000_000
 #: From so many rows on, labels under way are a byte each.
 SHORT_LABELS = 2**16
 
+#: Steps on all rows after which half of the work is thought to be done.
+MANY_STEPS = 20
+
 #: Tiles of a piece, where rows are too many to be kept in panels.
 PIECE_TILES = 1 << 11
 
@@ -128,8 +131,8 @@ class _Pieces:
         self._X = X
         n_tiles = -(-len(X) // TILE)
         row_bytes = 4 * X.shape[1] + np.dtype(kind).itemsize * n_runs
-        self._whole = X.size <= CACHED_VALUES or room().holds_work(2 * len(X) * row_bytes)
-        length = n_tiles if self._whole else min(n_tiles, PIECE_TILES)
+        whole = X.size <= CACHED_VALUES or room().holds_work(2 * len(X) * row_bytes)
+        length = n_tiles if whole else min(n_tiles, PIECE_TILES)
         self._edges = [(start, min(start + length, n_tiles)) for start in range(0, n_tiles, length)]
         flat = room().empty(n_runs * n_tiles * TILE, kind)
         flat[:] = np.iinfo(kind).max
@@ -137,7 +140,7 @@ class _Pieces:
             flat[n_runs * TILE * a : n_runs * TILE * b].reshape(n_runs, (b - a) * TILE)
             for a, b in self._edges
         ]
-        self.panels = _turned(X, n_tiles * LINES) if self._whole else None
+        self.panels = _turned(X, n_tiles * LINES) if whole else None
 
     def step(self, block: tuple[int, int], *args: Any) -> None:
         """Assign the rows of a block of tiles; what is booked is the same in any pieces."""
@@ -155,12 +158,10 @@ class _Pieces:
             step_tiles(rows, panels, first, last, runs, centroids, first_slot, labels, *booked)
 
     def of_run(self, run: int) -> Any:
-        """Return the labels of all rows in one run: int32, or short where memory is."""
+        """Return the labels of all rows in one run, as short as they were kept."""
         n_rows = len(self._X)
-        if len(self.labels) == 1:
-            labels = self.labels[0][run, :n_rows]
-            if self._whole:
-                return labels.astype(np.int32, copy=False)
+        if self.labels[0].dtype == np.int32 and len(self.labels) == 1:
+            return self.labels[0][run, :n_rows]
         labels = room().empty(n_rows, self.labels[0].dtype)
         for (start, stop), piece in zip(self._edges, self.labels, strict=True):
             rows = slice(start * TILE, min(stop * TILE, n_rows))
@@ -188,7 +189,7 @@ class _Runs:
         self.inertia = np.zeros(len(starts))
         self.X = X
         self.max_iter, self.small_shift = max_iter, tol * _mean_variance(X)
-        self.n_finished, self.progress = 0, progress
+        self.n_finished, self.n_told, self.progress = 0, 0.0, progress
 
     def finish_one_by_one(self) -> None:
         """Bring every run to its end in a thread; only empty clusters interrupt it."""
@@ -209,9 +210,11 @@ class _Runs:
 
     def finish_together(self) -> None:
         """Step all unfinished runs in one pass over the rows, until there are none."""
-        runs = np.arange(len(self.n_clusters))
+        runs, n_steps = np.arange(len(self.n_clusters)), 0
         while len(runs):
-            changed = self._step(runs)
+            changed, n_steps = self._step(runs), n_steps + 1
+            # how many more steps it takes is not known
+            self.n_told = max(self.n_told, len(self.n_clusters) * n_steps / (n_steps + MANY_STEPS))
             on = [not self._settle(int(run), n) for run, n in zip(runs, changed, strict=True)]
             self._report(len(runs) - sum(on))
             runs = runs[on]
@@ -273,7 +276,8 @@ class _Runs:
 
     def _report(self, n_finished: int) -> None:
         self.n_finished += n_finished
-        self.progress(self.n_finished / len(self.n_clusters))
+        self.n_told = max(self.n_told, self.n_finished)
+        self.progress(self.n_told / len(self.n_clusters))
 
 
 def _turned(X: Any, n_lines: int) -> Any:
@@ -323,7 +327,8 @@ def lloyd(
     Returns
     -------
     list of KMeansFit
-        In the order of `starts`; equal bits on any number of threads.
+        In the order of `starts`; equal bits on any number of threads. Labels of more than
+        `SHORT_LABELS` rows are uint8, if there are fewer than 255 clusters.
 
     Raises
     ------
