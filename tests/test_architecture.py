@@ -23,7 +23,7 @@ LAYERS = [
     {"activation"},
     {"doctor"},
     {"pipeline", "estimator"},
-    {"plan", "api", "device_memory", "watch"},
+    {"plan", "plan_memory", "api", "device_memory", "watch"},
     {"terminal"},
     {"cli"},
 ]
