@@ -1,7 +1,7 @@
 """Runs from 100 thousand to 50 million rows: rows per second, and memory against its prediction.
 
     python bench/scale.py --quick
-    python bench/scale.py --rows 100000,1000000,10000000 --threads 1,2 --out bench/results/scale.json
+    python bench/scale.py --rows 100000,1000000 --threads 1,2 --out bench/results/scale.json
 
 Each size is a run of the command in a process of its own, on a Parquet file made in blocks,
 with a memory limit. Its resident memory is looked at every `PAUSE_SECONDS`, and what

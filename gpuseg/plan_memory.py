@@ -19,6 +19,7 @@ from gpuseg.memory.scratch import FOLDER_VARIABLE, scratch_folder
 #: Python, the libraries and the compiled kernels: when the table is read, and when the forest's
 #: libraries are there too.
 BASE_BYTES = 260 << 20
+PREPARING_BYTES = 320 << 20
 LATER_BYTES = 430 << 20
 
 #: A forest on 100,000 rows and its explanation, for each encoded feature, and the rest.
@@ -87,11 +88,12 @@ def scratch_words(of: MemoryWork, budget_bytes: int) -> tuple[str, ...]:
     n_bytes = table + max(0.0, arrays - ARRAY_SHARE * budget_bytes)
     if not n_bytes:
         return ()
-    return (
+    words = (
         f"{in_units(n_bytes)} of scratch files will lie in '{scratch_folder()}' "
         f"({FOLDER_VARIABLE} names another folder), because memory is limited to "
-        f"{in_units(budget_bytes)}",
+        f"{in_units(budget_bytes)}"
     )
+    return (words,)
 
 
 def _stages(of: MemoryWork, budget_bytes: int) -> dict[str, _Stage]:
@@ -118,7 +120,7 @@ def _stages(of: MemoryWork, budget_bytes: int) -> dict[str, _Stage]:
         "prepare": _Stage(
             2 * matrix + projected + 24 * n,
             max(column, ordering, gathering),
-            BASE_BYTES + (60 << 20),
+            PREPARING_BYTES,
         ),
         "sweep": _Stage(kept + max(labels, 16 * n + n_k * n), max(panels, scoring)),
         "explain": _Stage(kept + 8 * n, forest + max(0.6 * column, rules)),

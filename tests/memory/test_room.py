@@ -168,7 +168,9 @@ def test_resident_memory_stays_within_the_budget_and_data_intact(tmp_path):
 @settings(max_examples=40, deadline=None)
 def test_a_table_in_a_file_is_the_table(tmp_path_factory, rows, batch_rows):
     types = [pa.int64(), pa.string(), pa.float64()]
-    columns = [pa.array(values, kind) for values, kind in zip(zip(*rows), types, strict=True)]
+    columns = [
+        pa.array(values, kind) for values, kind in zip(zip(*rows, strict=True), types, strict=True)
+    ]
     columns.append(columns[1].dictionary_encode())
     table = pa.table(columns, names=list("abcd"))
     folder = tmp_path_factory.mktemp("scratch")
