@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -85,8 +86,10 @@ def gpuseg(command: str, source: Path, folder: Path, memory: str) -> list[str]:
     ]
 
 
-def measure(source: Path, n_rows: int, threads: int, memory: str, folder: Path) -> dict[str, Any]:
-    """Plan a run, make it, and put both side by side."""
+def measure(
+    source: Path, n_rows: int, threads: int, memory: str, folder: Path, keep: Path | None
+) -> dict[str, Any]:
+    """Plan a run, make it, and put both side by side; keep its log and report if asked to."""
     log = folder / "progress.log"
     plan = watched(gpuseg("plan", source, folder, memory), threads, log)["result"]
     ran = watched(gpuseg("run", source, folder, memory), threads, log)
@@ -94,6 +97,10 @@ def measure(source: Path, n_rows: int, threads: int, memory: str, folder: Path) 
     manifest = json.loads((Path(result["run_dir"]) / "manifest.json").read_text())
     predicted = max(stage["memory_bytes"] for stage in plan["stages"]) / 2**20
     (folder / "out.parquet").unlink()
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        for path in (log, Path(result["report"]), Path(result["run_dir"]) / "manifest.json"):
+            shutil.copy(path, keep)
     return {
         "n_rows": n_rows,
         "threads": threads,
@@ -171,7 +178,7 @@ def main() -> None:
             if not source.exists():
                 write_table(source, n_rows)
             for threads in map(int, options.threads.split(",")):
-                run = measure(source, n_rows, threads, options.memory, Path(folder))
+                run = measure(source, n_rows, threads, options.memory, Path(folder), options.keep)
                 runs.append(run | {"note": options.note})
                 show(run)
     if options.out:
