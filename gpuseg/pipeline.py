@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from gpuseg import rooms
 from gpuseg.activation import (
@@ -21,6 +24,7 @@ from gpuseg.clustering.placing import place
 from gpuseg.errors import GateRefusedError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.interrupts import after_publishing
+from gpuseg.memory import working_within
 from gpuseg.nightly.gate import gated, refusal
 from gpuseg.nightly.identity import continued, means_of_earlier
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
@@ -48,7 +52,24 @@ from gpuseg.tables import Output, locate, publish
 from gpuseg.tables import load as load_file
 from gpuseg.tables.input import csv_options, read_input
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
+
+def within_memory(
+    work: Callable[Concatenate[Settings, Given], Result],
+) -> Callable[Concatenate[Settings, Given], Result]:
+    """Let work keep to the memory that its settings allow."""
+
+    @functools.wraps(work)
+    def kept(settings: Settings, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with working_within(settings.memory):
+            return work(settings, *args, **kwargs)
+
+    return kept
+
+
+@within_memory
 def run(
     settings: Settings,
     *,
@@ -185,6 +206,7 @@ def _segmented(
     return result, sketch(backend, table, features, choice.fit, swept)
 
 
+@within_memory
 def assign(
     settings: Settings,
     *,
@@ -231,6 +253,7 @@ def assign(
     return replace(result, output_table=settings.output_table)
 
 
+@within_memory
 def buckets(
     settings: Settings,
     *,
@@ -289,7 +312,8 @@ def load(file: str, table: str, settings: Settings) -> Table:
     """Put a file, or a folder of Parquet parts, into a table of the warehouse."""
     source = locate(file, warehouse=settings.warehouse)
     target = locate(table, warehouse=settings.warehouse)
-    return load_file(source, target, append=settings.appends, csv=csv_options(settings))
+    with working_within(settings.memory):
+        return load_file(source, target, append=settings.appends, csv=csv_options(settings))
 
 
 def push_audience(settings: Settings) -> PushReport:

@@ -36,6 +36,9 @@ from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.tables.publishing import reached
 
+#: Rows that are hashed at a time.
+_HASHED_ROWS = 1 << 19
+
 
 def keep_run(
     result: Segmentation,
@@ -185,10 +188,13 @@ def _utc(seconds_ago: float) -> str:
 
 def content_hash(table: pa.Table) -> str:
     """Return 32 hexadecimal digits that depend on the rows but not on their order."""
-    rows = row_hashes(table)
-    total = int(rows.sum(dtype=np.uint64))
-    mixed = int(np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0))
-    return f"{total:016x}{mixed:016x}"
+    total = mixed = np.uint64(0)
+    with np.errstate(over="ignore"):  # sums are taken modulo 2**64
+        for start in range(0, table.num_rows, _HASHED_ROWS):
+            rows = row_hashes(table.slice(start, _HASHED_ROWS))
+            total += rows.sum(dtype=np.uint64)
+            mixed ^= np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0)
+    return f"{int(total):016x}{int(mixed):016x}"
 
 
 def row_hashes(table: pa.Table) -> np.ndarray:

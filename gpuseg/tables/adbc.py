@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -22,6 +22,7 @@ from gpuseg.tables.adbc_dialect import identifier
 from gpuseg.tables.adbc_writing import Transaction, find_table
 from gpuseg.tables.agreement import SHOWN_NAMES, check_known
 from gpuseg.tables.location import Location
+from gpuseg.tables.spool import collected, kept
 
 
 def read(
@@ -134,7 +135,8 @@ def _fetched(
         texts = _table(connection, f"SELECT {again} FROM {rows}", no_progress)
         columns |= dict(zip((n for n in types if n in odd), texts.columns, strict=True))
     for name, column in columns.items():
-        columns[name] = dialect.arrived(column, types[name], name)
+        changed = dialect.arrived(column, types[name], name)
+        columns[name] = column if changed is column else kept(changed, of=len(types))
     fields = [pa.field(name, column.type) for name, column in columns.items()]
     schema = pa.schema([with_type(f, dialect, types[f.name]) for f in fields])
     return pa.Table.from_arrays(list(columns.values()), schema=schema)
@@ -151,13 +153,19 @@ def _any(flags: pa.ChunkedArray) -> bool:
 def _table(connection: Connection, sql: str, progress: Progress) -> pa.Table:
     expected = _expected_rows(connection, sql)
     stream = connection.batches(sql)
-    schema, batches, n_rows = next(stream), [], 0
-    for batch in stream:
-        batches.append(batch)
+    schema = next(stream)
+    return collected(_told(stream, expected, progress), schema)
+
+
+def _told(
+    batches: Iterable[pa.RecordBatch], expected: float, progress: Progress
+) -> Iterator[pa.RecordBatch]:
+    n_rows = 0
+    for batch in batches:
+        yield batch
         n_rows += batch.num_rows
         if expected:
             progress(min(n_rows / expected, 0.99))
-    return pa.Table.from_batches(batches, schema=schema)
 
 
 def _expected_rows(connection: Connection, sql: str) -> float:

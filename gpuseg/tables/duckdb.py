@@ -22,7 +22,7 @@ from gpuseg.errors import (
 )
 from gpuseg.records import Progress, no_progress
 from gpuseg.tables.agreement import SHOWN_NAMES, check_agreement, check_known, check_names
-from gpuseg.tables.duckdb_types import quoted, restored, to_arrow
+from gpuseg.tables.duckdb_types import quoted, restored, to_arrow, within_room
 from gpuseg.tables.location import Location
 
 #: Seconds to wait before each new try while another process holds the file.
@@ -37,7 +37,7 @@ def read(
     *,
     columns: Sequence[str] | None = None,
     query: str | None = None,
-    progress: Progress = no_progress,  # noqa: ARG001 - an embedded database is quick
+    progress: Progress = no_progress,
 ) -> pa.Table:
     """Read a table, or the rows of a query, with what is needed to write it back unchanged.
 
@@ -57,7 +57,9 @@ def read(
         if columns is not None:
             check_known(columns, rows.columns, location.display)
             rows = rows.project(", ".join(map(quoted, columns)))
-        return to_arrow(rows)
+        # a query would have to run twice for it
+        n_rows = 0 if query is not None else int(rows.aggregate("count(*)").fetchall()[0][0])
+        return to_arrow(rows, n_rows, progress)
 
 
 def peek(
@@ -316,12 +318,12 @@ def _connect(
 ) -> duckdb.DuckDBPyConnection:
     for seconds in (*RETRY_SECONDS, None):
         try:
-            return duckdb.connect(str(path), read_only=read_only)
+            return within_room(duckdb.connect(str(path), read_only=read_only))
         except duckdb.ConnectionException as error:
             # this very process has the file open, the other way round
             if not read_only or "different configuration" not in str(error):
                 raise _failed(path, failure, error) from None
-            return duckdb.connect(str(path))
+            return within_room(duckdb.connect(str(path)))
         except duckdb.Error as error:
             if seconds is None or "lock" not in str(error):
                 raise _failed(path, failure, error) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from gpuseg.errors import DataError, SettingsError, SourceError
 from gpuseg.records import Progress, no_progress
 from gpuseg.tables.agreement import check_known
 from gpuseg.tables.location import Location
+from gpuseg.tables.spool import collected
 from gpuseg.tables.treasure_data_catalog import (
     TableFacts,
     count_rows,
@@ -99,17 +100,21 @@ def _fetch(client: pytd.Client, sql: str, n_expected: int, progress: Progress) -
     try:
         cursor.execute(sql)
         schema = arrow_schema(cursor.description or [])
-        batches: list[pa.RecordBatch] = []
-        n_rows = 0
-        while rows := cursor.fetchmany(BLOCK_ROWS):
-            batches.append(_block(rows, schema))
-            n_rows += len(rows)
-            if n_expected:
-                progress(min(n_rows / n_expected, 1.0))
-        return pa.Table.from_batches(batches, schema)
+        return collected(_blocks(cursor, schema, n_expected, progress), schema)
     finally:
         with contextlib.suppress(*NO_ANSWER):
             cursor.close()
+
+
+def _blocks(
+    cursor: Any, schema: pa.Schema, n_expected: int, progress: Progress
+) -> Iterator[pa.RecordBatch]:
+    n_rows = 0
+    while rows := cursor.fetchmany(BLOCK_ROWS):
+        yield _block(rows, schema)
+        n_rows += len(rows)
+        if n_expected:
+            progress(min(n_rows / n_expected, 1.0))
 
 
 def _block(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
