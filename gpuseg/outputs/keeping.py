@@ -33,7 +33,7 @@ from gpuseg.outputs.run_folder import ROWS, RunFolder
 from gpuseg.outputs.sketch import Sketch
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
-from gpuseg.tables.publishing import reached
+from gpuseg.tables import publishing
 
 
 def keep_run(
@@ -71,7 +71,7 @@ def keep_run(
             output_table=_rows_place(folder, destinations),
         )
         _fill(folder, result, table, sketch, settings, destinations)
-        reached("run folder")
+        publishing.reached("run folder")
         publish_run(
             runs_dir,
             result.model_name,

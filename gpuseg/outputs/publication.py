@@ -25,8 +25,7 @@ from gpuseg.outputs.manifest import MANIFEST
 from gpuseg.outputs.model_names import check_run_id, model_folder, refuse_link
 from gpuseg.outputs.models import champion, promote
 from gpuseg.outputs.run_folder import ROWS, read_rows
-from gpuseg.tables import Location, Marks, Output, mark, publish
-from gpuseg.tables.publishing import reached
+from gpuseg.tables import Location, Marks, Output, mark, publish, publishing
 
 log = logging.getLogger("gpuseg")
 
@@ -125,7 +124,7 @@ def _publish(
         nonlocal appeared
         appeared = True  # from here on the run folder describes tables that are there
         promote(runs_dir, name, entry.run_id)
-        reached("promoted")
+        publishing.reached("promoted")
         _remove(journal)
 
     try:
