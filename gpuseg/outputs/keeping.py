@@ -34,7 +34,7 @@ from gpuseg.outputs.run_folder import ROWS, RunFolder, table_files
 from gpuseg.outputs.sketch import Sketch
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
-from gpuseg.tables.publishing import reached
+from gpuseg.tables import publishing
 
 #: Rows that are hashed at a time.
 _HASHED_ROWS = 1 << 19
@@ -77,7 +77,7 @@ def keep_run(
             output_table=_rows_place(folder, result, destinations),
         )
         _fill(folder, result, table, sketch, settings, destinations)
-        reached("run folder")
+        publishing.reached("run folder")
         if _is_refused(result):
             folder.complete()
             return result

@@ -23,8 +23,7 @@ from gpuseg.outputs.manifest import MANIFEST
 from gpuseg.outputs.model_names import check_run_id, model_folder, refuse_link
 from gpuseg.outputs.models import champion, promote
 from gpuseg.outputs.run_folder import read_kept_table
-from gpuseg.tables import Location, Marks, Output, mark, publish
-from gpuseg.tables.publishing import reached
+from gpuseg.tables import Location, Marks, Output, mark, publish, publishing
 
 log = logging.getLogger("gpuseg")
 
@@ -129,7 +128,7 @@ def _publish(
         nonlocal appeared
         appeared = True  # from here on the run folder describes tables that are there
         promote(runs_dir, name, entry.run_id, how=entry.how)
-        reached("promoted")
+        publishing.reached("promoted")
         _remove(journal)
 
     try:

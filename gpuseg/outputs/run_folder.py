@@ -86,7 +86,11 @@ class RunFolder:
                     continue
                 break
             owner = {"host": socket.gethostname(), "pid": os.getpid()}
-            write_file(folder.partial / _OWNER, json.dumps(owner).encode())
+            try:
+                write_file(folder.partial / _OWNER, json.dumps(owner).encode())
+            except BaseException:
+                folder.discard()
+                raise
         return folder
 
     def write_table(self, name: str, table: pa.Table) -> Path:
