@@ -149,6 +149,19 @@ def assign(
     stages = Stages(observer)
 
     rows = _read(settings, table, destinations, stages)
+    result = place_rows(settings, engine, rows, model, stages)
+    if settings.output_table is None:
+        return result
+    with stages.stage("publish") as stage:
+        destinations.publish(result)
+        stage.detail = destinations.summary
+    return replace(result, output_table=settings.output_table)
+
+
+def place_rows(
+    settings: Settings, engine: Engine, rows: Table, model: StoredModel, stages: Stages
+) -> Segmentation:
+    """Prepare and place rows that are in memory; nothing is written."""
 
     def placed(engine: Engine) -> Segmentation:
         features = _prepare(settings, engine.backend, rows, model, stages)
@@ -157,13 +170,7 @@ def assign(
             stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
         return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
 
-    result = engine.where_it_fits(placed)
-    if settings.output_table is None:
-        return result
-    with stages.stage("publish") as stage:
-        destinations.publish(result)
-        stage.detail = destinations.summary
-    return replace(result, output_table=settings.output_table)
+    return engine.where_it_fits(placed)
 
 
 def buckets(

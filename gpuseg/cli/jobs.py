@@ -35,6 +35,11 @@ ASSIGN_PARAMETERS = (
 )
 
 
+WATCH_PARAMETERS = (
+    "input_table", "output_table", "model_name", "rowid_column", "watermark_column",
+    "row_scores", "warehouse", "backend", "runs_dir", *CSV_PARAMETERS,
+)  # fmt: skip
+
 BUCKETS_PARAMETERS = (
     "input_table", "input_query", "output_table", "columns", "model_name", "min_clusters",
     "max_clusters", "num_clusters", "ignore_columns", "numeric_columns", "rowid_column",
@@ -60,6 +65,44 @@ def assign(settings: Settings, *, as_json: AsJson = False, quiet: Quiet = False)
     if settings.output_table is None:
         raise SettingsError("nowhere to put the rows: give --output-table (db.table or a file)")
     _show(pipeline.assign(settings, observer=_watcher(quiet)), settings, as_json)
+
+
+@guarded
+@with_settings(WATCH_PARAMETERS)
+def watch(
+    settings: Settings,
+    *,
+    interval: Annotated[
+        float | None, typer.Option(help="Look again and again, this many seconds apart.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Place rows that are not in the output yet with the current model, exactly once."""
+    from gpuseg.terminal import print_warnings
+    from gpuseg.watch import Round, Watch
+    from gpuseg.watch import watch as watch_on
+
+    if once is (interval is not None):
+        raise SettingsError("give --interval SECONDS to go on, or --once for a single look")
+    if interval is not None and not interval > 0:
+        raise SettingsError(f"interval is {interval:g}; it must be more than 0 seconds")
+
+    def show(found: Round) -> None:
+        if as_json:
+            emit_json(found.as_dict())
+        elif found.n_rows:
+            emit(lambda out: out.write(f"{found.summary}\n"))
+
+    def say(sentence: str) -> None:
+        print_warnings((sentence,), sys.stderr)
+
+    if interval is not None:
+        watch_on(settings, interval, placed=show, say=say)
+        return
+    found = Watch(settings).round()
+    print_warnings(found.warnings, sys.stderr)
+    show(found)
 
 
 @guarded
@@ -183,4 +226,4 @@ def _show(result: Segmentation, settings: Settings, as_json: bool) -> None:
 
 
 #: In the order of the help page; the doctor comes after the groups of commands.
-COMMANDS = (run, assign, plan, buckets, load, report)
+COMMANDS = (run, assign, watch, plan, buckets, load, report)

@@ -24,6 +24,7 @@ from gpuseg.records import Progress, no_progress
 from gpuseg.tables.agreement import SHOWN_NAMES, check_agreement, check_known, check_names
 from gpuseg.tables.duckdb_types import quoted, restored, to_arrow
 from gpuseg.tables.location import Location
+from gpuseg.tables.newness import Newness, Rows, not_there_sql
 
 #: Seconds to wait before each new try while another process holds the file.
 RETRY_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.5)
@@ -37,9 +38,15 @@ def read(
     *,
     columns: Sequence[str] | None = None,
     query: str | None = None,
+    where: Rows | None = None,
     progress: Progress = no_progress,  # noqa: ARG001 - an embedded database is quick
 ) -> pa.Table:
     """Read a table, or the rows of a query, with what is needed to write it back unchanged.
+
+    Parameters
+    ----------
+    where
+        Which rows; all of them when None.
 
     Raises
     ------
@@ -54,10 +61,28 @@ def read(
     """
     with _open(location.path, SourceError) as connection:
         rows = _relation(connection, location, query)
+        if where is not None:
+            there = _name_of(connection, where.absent_from) if where.absent_from else ""
+            rows = rows.set_alias("gpuseg_in").filter(where.sql(there))
         if columns is not None:
             check_known(columns, rows.columns, location.display)
             rows = rows.project(", ".join(map(quoted, columns)))
         return to_arrow(rows)
+
+
+def highest(location: Location, column: str) -> str | None:
+    """Return the highest value of a column as text; None where there is no row, or no table."""
+    if not location.path.exists():
+        return None
+    with _open(location.path, SourceError) as connection:
+        there = _name_of(connection, location)
+        if not there:
+            return None
+        check_known([column], connection.sql(f"FROM {there}").columns, location.display)
+        [(top,)] = connection.execute(
+            f"SELECT CAST(max({quoted(column)}) AS VARCHAR) FROM {there}"
+        ).fetchall()
+        return None if top is None else str(top)
 
 
 def peek(
@@ -80,10 +105,16 @@ def _relation(
 ) -> duckdb.DuckDBPyRelation:
     if query is not None:
         return _query(connection, query)
-    kind, schema, table = find_table(connection, location)
-    if not kind:
+    name = _name_of(connection, location)
+    if not name:
         raise _not_found(connection, location)
-    return connection.sql(f"FROM {_schema(connection, schema)}.{quoted(table)}")
+    return connection.sql(f"FROM {name}")
+
+
+def _name_of(connection: duckdb.DuckDBPyConnection, location: Location) -> str:
+    """Return the quoted name of a table or view, or nothing where there is none."""
+    kind, schema, table = find_table(connection, location)
+    return f"{_schema(connection, schema)}.{quoted(table)}" if kind else ""
 
 
 def _schema(connection: duckdb.DuckDBPyConnection, schema: str) -> str:
@@ -185,8 +216,10 @@ class Transaction:
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.begin()
 
-    def stage(self, location: Location, table: pa.Table, *, append: bool) -> None:
-        """Write a table inside the transaction and check what was written.
+    def stage(
+        self, location: Location, table: pa.Table, *, append: bool, new: Newness | None = None
+    ) -> int:
+        """Write a table inside the transaction, check what was written, return how many rows.
 
         Raises
         ------
@@ -198,7 +231,7 @@ class Transaction:
         """
         check_names(table.schema.names, "a DuckDB table")
         with _translated(self._path, SinkError):
-            self._stage(location, table, append)
+            return self._stage(location, table, append, new)
 
     def check(self, location: Location, schema: pa.Schema, *, append: bool) -> None:
         """Find out whether `stage` would take columns like these; write nothing."""
@@ -217,7 +250,7 @@ class Transaction:
             self._path.unlink(missing_ok=True)
         self._connection.close()
 
-    def _stage(self, location: Location, table: pa.Table, append: bool) -> None:
+    def _stage(self, location: Location, table: pa.Table, append: bool, new: Newness | None) -> int:
         connection = self._connection
         kind, schema, name = find_table(connection, location)
         if kind == "view":
@@ -228,9 +261,12 @@ class Transaction:
         try:
             connection.register("gpuseg_rows", table)
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {here}")
-            before = 0
+            before, expected = 0, table.num_rows
             if kind and append:
                 self._check_columns(location, target, rows)
+                if new is not None:
+                    rows = f"FROM ({rows}) AS gpuseg_in WHERE {not_there_sql(new, target)}"
+                    expected = self._count(f"({rows})")
                 before = self._count(target)
                 connection.execute(f"INSERT INTO {target} BY NAME {rows}")
             else:
@@ -239,11 +275,12 @@ class Transaction:
             raise _cannot_hold(table.schema) from None
         connection.unregister("gpuseg_rows")
         written = self._count(target) - before
-        if written != table.num_rows:
+        if written != expected:
             raise SinkError(
-                f"{written} of {table.num_rows} rows arrived in '{location.display}'; the "
+                f"{written} of {expected} rows arrived in '{location.display}'; the "
                 "previous table stands"
             )
+        return written
 
     def _check_columns(self, location: Location, target: str, rows: str) -> None:
         old, new = self._connection.sql(f"FROM {target}"), self._connection.sql(rows)

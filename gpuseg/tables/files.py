@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
@@ -88,10 +90,14 @@ def parts(folder: Path) -> list[Path]:
     return found
 
 
+def is_part(entry: Path) -> bool:
+    """Say whether a folder's entry is a part."""
+    return entry.name[0] not in "._" and entry.suffix.lower() == ".parquet" and entry.is_file()
+
+
 def is_part_or_hidden(entry: Path) -> bool:
     """Say whether a folder's entry is a part, or one of those that readers pass over."""
-    is_part = entry.is_file() and entry.suffix.lower() == ".parquet"
-    return is_part or entry.name[0] in "._"
+    return entry.name[0] in "._" or is_part(entry)
 
 
 def check_part(part: Path, schema: pa.Schema, first: pa.Schema) -> None:
@@ -109,6 +115,38 @@ def check_part(part: Path, schema: pa.Schema, first: pa.Schema) -> None:
         f"part '{part.name}' of '{part.parent}' has other columns than the first part: "
         + ("another order" if not names else ", ".join(f"'{name}'" for name in names[:10]))
     )
+
+
+def read_chosen(
+    location: Location, columns: Sequence[str], choose: Callable[[pa.Table], Any]
+) -> pa.Table:
+    """Read chosen rows of Parquet files, and of their row groups those only that hold some.
+
+    Parameters
+    ----------
+    choose
+        Gets these columns of a file and returns a truth value for each row.
+
+    Raises
+    ------
+    DataError
+        If a column is not there, or a part has another schema than the first.
+    """
+    paths = parts(location.path) if location.kind == "folder" else [location.path]
+    tables: list[pa.Table] = []
+    first = pq.read_schema(paths[0])
+    check_known(columns, first.names, location.display)
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            check_part(path, file.schema_arrow, first)
+            chosen = np.asarray(choose(file.read(columns=list(columns))))
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            by_group = np.split(chosen, np.cumsum(sizes)[:-1])
+            groups = [number for number, some in enumerate(by_group) if some.any()]
+            if groups:
+                rows = file.read_row_groups(groups)
+                tables.append(rows.filter(np.concatenate([by_group[i] for i in groups])))
+    return pa.concat_tables([first.empty_table(), *(t.cast(first) for t in tables)])
 
 
 def _read_parts(location: Location, columns: Sequence[str] | None, progress: Progress) -> pa.Table:

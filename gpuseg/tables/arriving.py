@@ -1,0 +1,140 @@
+"""Rows of a table that are not in another one yet, without reading more than it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gpuseg.errors import TableNotFoundError
+from gpuseg.records import no_progress
+from gpuseg.tables import files
+from gpuseg.tables.dialect import CsvOptions
+from gpuseg.tables.location import Location
+from gpuseg.tables.newness import Newcomers, Newness, Rows, absent, from_low, highest, newcomers
+from gpuseg.tables.reading import read_chosen, read_table
+from gpuseg.tables.source import Stamp
+from gpuseg.tables.systems import system
+
+#: Row ids that are named in one statement; where more rows are new, all are read.
+NAMED_IDS = 1_000
+MOST_NAMED_IDS = 20_000
+
+
+def stamp(location: Location) -> tuple[Stamp, ...] | None:
+    """Return what changes whenever the table does, without looking into it.
+
+    Returns
+    -------
+    stamps
+        Of the files, or of a DuckDB database and its log; empty where nothing is there yet.
+        None where only the server knows.
+
+    Raises
+    ------
+    OSError
+        Whatever the file system says.
+    """
+    if location.address:
+        return None
+    return tuple(Stamp.of(path) for path in _files(location) if path.exists())
+
+
+def _files(location: Location) -> Iterator[Path]:
+    if location.kind == "folder" and location.path.is_dir():
+        yield from sorted(filter(files.is_part, location.path.iterdir()))
+    else:
+        yield location.path
+    if location.in_warehouse:
+        yield location.path.with_name(f"{location.path.name}.wal")
+
+
+def read_newcomers(
+    source: Location, output: Location, new: Newness, *, csv: CsvOptions | None = None
+) -> Newcomers:
+    """Read the rows of a table that are not in the output yet.
+
+    In one database it answers itself, and only new rows travel. Else the output gives its
+    highest watermark and the row ids from there on, and the source the rows with others.
+
+    Raises
+    ------
+    SettingsError
+        If a column of `new` is not there, or the system cannot be watched.
+    GpusegError
+        As `read_table`.
+    """
+    low = None if new.watermark is None else _highest(output, new.watermark)
+    if new.rowid is not None and source.in_warehouse and source.database == output.database:
+        rows = _some(source, Rows(new, low, output))
+    elif source.in_warehouse:
+        rows = _by_ids(source, output, new, low)
+    else:
+        rows = _from_files(source, output, new, low, csv or CsvOptions())
+    new.check(rows.column_names, source.display)
+    return newcomers(rows, new)
+
+
+def _some(source: Location, where: Rows, columns: tuple[str, ...] | None = None) -> pa.Table:
+    door = system(source)
+    return door.read(source, columns=columns, query=None, where=where, progress=no_progress)
+
+
+def _by_ids(source: Location, output: Location, new: Newness, low: str | None) -> pa.Table:
+    """Compare row ids here, because the two tables live in different places."""
+    known = _ids(output, new, low)
+    if known is None or new.rowid is None:
+        return _some(source, Rows(new, low))
+    ids = _some(source, Rows(new, low), (new.rowid,))[new.rowid]
+    wanted = ids.filter(absent(ids, known)).unique()
+    if len(wanted) > MOST_NAMED_IDS:
+        rows = _some(source, Rows(new, low))
+        return rows.filter(absent(rows[new.rowid], known))
+    texts = [str(text) for text in wanted.drop_null().cast(pa.string()).to_pylist()]
+    firsts = range(0, max(len(texts), 1), NAMED_IDS)
+    blocks = [texts[first : first + NAMED_IDS] for first in firsts]
+    return pa.concat_tables(_some(source, Rows(new, low, None, tuple(ids))) for ids in blocks)
+
+
+def _from_files(
+    source: Location, output: Location, new: Newness, low: str | None, csv: CsvOptions
+) -> pa.Table:
+    known = _ids(output, new, low)
+
+    def choose(rows: pa.Table) -> Any:
+        chosen = from_low(rows, new, low)
+        if known is None or new.rowid is None:
+            return chosen
+        return pc.and_(chosen, absent(rows[new.rowid], known))
+
+    return read_chosen(source, new.columns, choose, csv=csv)
+
+
+def _ids(output: Location, new: Newness, low: str | None) -> pa.ChunkedArray | None:
+    """Return the row ids of the output from the watermark on; None where there is no table."""
+    if new.rowid is None or not _is_there(output):
+        return None
+    if output.in_warehouse:
+        try:
+            return _some(output, Rows(new, low), (new.rowid,))[new.rowid]
+        except TableNotFoundError:
+            return None
+    return read_chosen(output, new.columns, lambda rows: from_low(rows, new, low))[new.rowid]
+
+
+def _highest(output: Location, column: str) -> str | None:
+    if not _is_there(output):
+        return None
+    if output.in_warehouse:
+        return system(output).highest(output, column)
+    return highest(read_table(output, columns=(column,)).arrow[column])
+
+
+def _is_there(output: Location) -> bool:
+    """Say whether there may be a table; of a server's only the server knows."""
+    if output.kind == "folder":
+        return output.path.is_dir() and any(map(files.is_part, output.path.iterdir()))
+    return bool(output.address) or output.path.exists()
