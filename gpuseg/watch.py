@@ -25,6 +25,7 @@ from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.stages import Stages
 from gpuseg.tables import Location, Newness, Output, locate, publish, read_newcomers, stamp
+from gpuseg.tables.duckdb_file import keep_warm
 from gpuseg.tables.input import csv_options, input_location
 
 #: While a source is down, pauses double up to this many seconds.
@@ -89,6 +90,8 @@ class Watch:
         self._settings = settings
         self._new = _newness(settings)
         self._source, self._output = _places(settings)
+        if "duckdb" in (self._source.kind, self._output.kind):
+            keep_warm()
         self._engine = select_backend(settings.backend)
         self._model = required_model(settings)
         #: stamps of both tables, and the model, when a round found nothing new
@@ -306,14 +309,14 @@ def _left_out(n_untold: int, n_repeated: int, new: Newness) -> tuple[str, ...]:
     warnings = []
     if n_untold:
         warnings.append(
-            f"{n_untold:,} rows without a value of '{new.rowid or new.watermark}' cannot be told "
-            "from others and are not placed"
+            f"rows without a value of '{new.rowid or new.watermark}' are not placed, because they "
+            f"cannot be told from others: {n_untold:,}"
         )
     if n_repeated:
-        which = f"with the highest '{new.watermark}'" if new.watermark else "that comes first"
+        which = f"has the highest '{new.watermark}'" if new.watermark else "comes first"
         warnings.append(
-            f"{n_repeated:,} rows have the '{new.rowid}' of another new row; of each id the row "
-            f"{which} is placed"
+            f"rows whose '{new.rowid}' another new row has too are not placed (the one that "
+            f"{which} is): {n_repeated:,}"
         )
     return tuple(warnings)
 

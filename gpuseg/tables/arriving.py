@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from gpuseg.tables import files
 from gpuseg.tables.dialect import CsvOptions
 from gpuseg.tables.location import Location
 from gpuseg.tables.newness import Newcomers, Newness, Rows, absent, from_low, highest, newcomers
-from gpuseg.tables.reading import read_chosen, read_table
+from gpuseg.tables.reading import read_chosen, read_narrow
 from gpuseg.tables.source import Stamp
 from gpuseg.tables.systems import system
 
@@ -40,16 +40,16 @@ def stamp(location: Location) -> tuple[Stamp, ...] | None:
     """
     if location.address:
         return None
-    return tuple(Stamp.of(path) for path in _files(location) if path.exists())
+    path = location.path.resolve()
+    if location.kind == "folder" and path.is_dir():
+        return tuple(sorted(_stamp(path / entry.name) for entry in os.scandir(path)))
+    beside = [path.with_name(f"{path.name}.wal")] if location.in_warehouse else []
+    return tuple(_stamp(file) for file in (path, *beside) if file.exists())
 
 
-def _files(location: Location) -> Iterator[Path]:
-    if location.kind == "folder" and location.path.is_dir():
-        yield from sorted(filter(files.is_part, location.path.iterdir()))
-    else:
-        yield location.path
-    if location.in_warehouse:
-        yield location.path.with_name(f"{location.path.name}.wal")
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return Stamp(path, status.st_size, status.st_mtime_ns)
 
 
 def read_newcomers(
@@ -122,7 +122,8 @@ def _ids(output: Location, new: Newness, low: str | None) -> pa.ChunkedArray | N
             return _some(output, Rows(new, low), (new.rowid,))[new.rowid]
         except TableNotFoundError:
             return None
-    return read_chosen(output, new.columns, lambda rows: from_low(rows, new, low))[new.rowid]
+    rows = read_narrow(output, new.columns)
+    return rows.filter(from_low(rows, new, low))[new.rowid]
 
 
 def _highest(output: Location, column: str) -> str | None:
@@ -130,7 +131,7 @@ def _highest(output: Location, column: str) -> str | None:
         return None
     if output.in_warehouse:
         return system(output).highest(output, column)
-    return highest(read_table(output, columns=(column,)).arrow[column])
+    return highest(read_narrow(output, (column,))[column])
 
 
 def _is_there(output: Location) -> bool:

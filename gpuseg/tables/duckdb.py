@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -22,13 +19,11 @@ from gpuseg.errors import (
 )
 from gpuseg.records import Progress, no_progress
 from gpuseg.tables.agreement import SHOWN_NAMES, check_agreement, check_known, check_names
+from gpuseg.tables.duckdb_file import DatabaseFile, opened, translated
 from gpuseg.tables.duckdb_types import quoted, restored, to_arrow
 from gpuseg.tables.location import Location
 from gpuseg.tables.newness import Newness, Rows, not_there_sql
-
-#: Seconds to wait before each new try while another process holds the file.
-RETRY_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.5)
-
+from gpuseg.tables.staging import check_folder
 
 # -- reading -----------------------------------------------------------------------------
 
@@ -59,7 +54,7 @@ def read(
     SourceError
         If the file stays locked or unreadable.
     """
-    with _open(location.path, SourceError) as connection:
+    with opened(location.path, SourceError) as connection:
         rows = _relation(connection, location, query)
         if where is not None:
             there = _name_of(connection, where.absent_from) if where.absent_from else ""
@@ -74,7 +69,7 @@ def highest(location: Location, column: str) -> str | None:
     """Return the highest value of a column as text; None where there is no row, or no table."""
     if not location.path.exists():
         return None
-    with _open(location.path, SourceError) as connection:
+    with opened(location.path, SourceError) as connection:
         there = _name_of(connection, location)
         if not there:
             return None
@@ -89,7 +84,7 @@ def peek(
     location: Location, *, query: str | None = None, sample_rows: int
 ) -> tuple[int, list[tuple[str, str]], pa.Table]:
     """Return the number of rows, names and types of the columns, and the first rows."""
-    with _open(location.path, SourceError) as connection:
+    with opened(location.path, SourceError) as connection:
         rows = _relation(connection, location, query)
         [(n_rows,)] = rows.aggregate("count(*)").fetchall()
         types = [str(kind) for kind in rows.types]
@@ -209,8 +204,9 @@ class Transaction:
         self._path = path
         was_there = path.exists()
         self._committed = False
-        _check_folder(path)
-        self._connection = _connect(path, SinkError, read_only=False)
+        check_folder(path)
+        self._file = DatabaseFile(path, SinkError, read_only=False)
+        self._connection = self._file.connection
         # somebody else may have made it in between
         self._is_new = not was_there and not _tables(self._connection)
         self._connection.execute("SET TimeZone = 'UTC'")
@@ -230,7 +226,7 @@ class Transaction:
         SinkError
         """
         check_names(table.schema.names, "a DuckDB table")
-        with _translated(self._path, SinkError):
+        with translated(self._path, SinkError):
             return self._stage(location, table, append, new)
 
     def check(self, location: Location, schema: pa.Schema, *, append: bool) -> None:
@@ -239,7 +235,7 @@ class Transaction:
 
     def commit(self) -> None:
         """Let all tables appear at once."""
-        with _translated(self._path, SinkError):
+        with translated(self._path, SinkError):
             self._connection.commit()
         self._committed = True
 
@@ -248,7 +244,7 @@ class Transaction:
         if self._is_new and not self._committed:
             # while the lock is still held: nobody else can have put anything there
             self._path.unlink(missing_ok=True)
-        self._connection.close()
+        self._file.close()
 
     def _stage(self, location: Location, table: pa.Table, append: bool, new: Newness | None) -> int:
         connection = self._connection
@@ -307,74 +303,3 @@ def _cannot_hold(schema: pa.Schema) -> DataError:
                 "hold; write to a .parquet or .arrow file"
             )
     return DataError("DuckDB cannot hold these columns; write to a .parquet or .arrow file")
-
-
-# -- the file ----------------------------------------------------------------------------
-
-
-@contextmanager
-def _open(
-    path: Path, failure: type[SourceError | SinkError]
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a database to read; a file that is not there is not made."""
-    if not path.exists():
-        raise TableNotFoundError(
-            f"there is no database '{path}'; gpuseg load FILE db.table makes one, and "
-            "--warehouse duckdb:PATH names another"
-        )
-    connection = _connect(path, failure, read_only=True)
-    try:
-        with _translated(path, failure):
-            connection.execute("SET TimeZone = 'UTC'")
-            yield connection
-    finally:
-        connection.close()
-
-
-def _check_folder(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise SettingsError(f"'{path}' cannot be made: there is no folder '{path.parent}'")
-
-
-def _connect(
-    path: Path, failure: type[SourceError | SinkError], *, read_only: bool
-) -> duckdb.DuckDBPyConnection:
-    for seconds in (*RETRY_SECONDS, None):
-        try:
-            return duckdb.connect(str(path), read_only=read_only)
-        except duckdb.ConnectionException as error:
-            # this very process has the file open, the other way round
-            if not read_only or "different configuration" not in str(error):
-                raise _failed(path, failure, error) from None
-            return duckdb.connect(str(path))
-        except duckdb.Error as error:
-            if seconds is None or "lock" not in str(error):
-                raise _failed(path, failure, error) from None
-            time.sleep(seconds)
-    raise AssertionError("the last try returns or raises")
-
-
-@contextmanager
-def _translated(path: Path, failure: type[SourceError | SinkError]) -> Iterator[None]:
-    try:
-        yield
-    except duckdb.Error as error:
-        raise _failed(path, failure, error) from None
-
-
-def _failed(
-    path: Path, failure: type[SourceError | SinkError], error: duckdb.Error
-) -> DataError | SourceError | SinkError:
-    said = str(error).partition("\n")[0]
-    if "Could not set lock" in said:
-        holder = re.search(r"PID (\d+)", said)
-        by = f" by process {holder.group(1)}" if holder else ""
-        return failure(f"'{path}' is locked{by}; close it there and run again")
-    if "different configuration" in said:
-        return failure(f"'{path}' is open for reading in this process; close it and run again")
-    if "not a valid DuckDB database" in said or "orrupt" in said:
-        return DataError(f"'{path}' is no DuckDB database, or a damaged one: {said}")
-    if isinstance(error, duckdb.ConversionException):
-        # DuckDB quotes the value, which may be a customer's
-        return DataError(f"'{path}': a value does not fit the type of its column")
-    return failure(f"'{path}': {said}")

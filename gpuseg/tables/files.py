@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
@@ -117,38 +115,6 @@ def check_part(part: Path, schema: pa.Schema, first: pa.Schema) -> None:
     )
 
 
-def read_chosen(
-    location: Location, columns: Sequence[str], choose: Callable[[pa.Table], Any]
-) -> pa.Table:
-    """Read chosen rows of Parquet files, and of their row groups those only that hold some.
-
-    Parameters
-    ----------
-    choose
-        Gets these columns of a file and returns a truth value for each row.
-
-    Raises
-    ------
-    DataError
-        If a column is not there, or a part has another schema than the first.
-    """
-    paths = parts(location.path) if location.kind == "folder" else [location.path]
-    tables: list[pa.Table] = []
-    first = pq.read_schema(paths[0])
-    check_known(columns, first.names, location.display)
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            check_part(path, file.schema_arrow, first)
-            chosen = np.asarray(choose(file.read(columns=list(columns))))
-            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-            by_group = np.split(chosen, np.cumsum(sizes)[:-1])
-            groups = [number for number, some in enumerate(by_group) if some.any()]
-            if groups:
-                rows = file.read_row_groups(groups)
-                tables.append(rows.filter(np.concatenate([by_group[i] for i in groups])))
-    return pa.concat_tables([first.empty_table(), *(t.cast(first) for t in tables)])
-
-
 def _read_parts(location: Location, columns: Sequence[str] | None, progress: Progress) -> pa.Table:
     files = parts(location.path)
     first = pq.read_schema(files[0])
@@ -203,16 +169,22 @@ def check_writable(schema: pa.Schema, kind: str) -> None:
     """
     if kind in ("csv", "jsonl"):
         check_names(schema.names, "such a file")
-    if kind != "parquet":
+    if kind != "parquet" or _fits_parquet(schema):
         return
     for field in schema:
-        try:
-            pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
-        except pa.ArrowException:
+        if not _fits_parquet(pa.schema([field])):
             raise DataError(
                 f"column '{field.name}' has type {field.type}, which Parquet cannot hold; write "
                 "to a .arrow file or a DuckDB table"
-            ) from None
+            )
+
+
+def _fits_parquet(schema: pa.Schema) -> bool:
+    try:
+        pq.write_table(schema.empty_table(), pa.BufferOutputStream())
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def _write_parquet(path: Path, table: pa.Table, _suffix: str) -> int:

@@ -26,7 +26,7 @@ from gpuseg.tables import files
 from gpuseg.tables.agreement import check_agreement
 from gpuseg.tables.location import Location
 from gpuseg.tables.newness import Newness, not_there
-from gpuseg.tables.reading import read_table
+from gpuseg.tables.reading import read_narrow, read_table
 from gpuseg.tables.staging import FolderLock, StagingFolder, Swap, check_folder
 from gpuseg.tables.systems import Transaction, system
 
@@ -259,7 +259,7 @@ def _not_there(location: Location, table: pa.Table, new: Newness) -> pa.Table:
     if location.kind == "folder" and not any(map(files.is_part, location.path.iterdir())):
         return table
     columns = new.columns[:1]  # by its id a row is known; only without one by its watermark
-    return not_there(table, read_table(location, columns=columns).arrow, new)
+    return not_there(table, read_narrow(location, columns), new)
 
 
 # -- append ------------------------------------------------------------------------------

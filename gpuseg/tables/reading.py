@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from gpuseg.errors import DataError, SettingsError, SourceError, TableNotFoundError, did_you_mean
 from gpuseg.records import Progress, Table, no_progress
-from gpuseg.tables import files
+from gpuseg.tables import files, parquet_parts
 from gpuseg.tables.agreement import check_known
 from gpuseg.tables.delimited import sample_delimited
 from gpuseg.tables.dialect import CsvOptions
@@ -104,6 +104,20 @@ def read_table(
     return Table(location.display, arrow, notes, source, location.leave_out)
 
 
+def read_narrow(location: Location, columns: Sequence[str]) -> pa.Table:
+    """Read a few columns of a file or a folder that is read again soon.
+
+    Raises
+    ------
+    GpusegError
+        As `read_table`.
+    """
+    if location.format != "parquet":
+        return read_table(location, columns=columns).arrow
+    with _file_errors(location):
+        return parquet_parts.read_narrow(location, columns)
+
+
 def read_chosen(
     location: Location,
     columns: Sequence[str],
@@ -125,7 +139,7 @@ def read_chosen(
     """
     with _file_errors(location):
         if location.format == "parquet":
-            return files.read_chosen(location, columns, choose)
+            return parquet_parts.read_chosen(location, columns, choose)
         rows, _notes = files.read(location, columns=None, csv=csv, progress=no_progress)
         check_known(columns, rows.column_names, location.display)
         return rows.filter(choose(rows))

@@ -126,7 +126,7 @@ class Swap:
         else:
             self.staged.rename(self.target)
         self.done = True
-        sync(self.target.parent)
+        _sync_one(self.target.parent)
 
     def undo(self) -> None:
         """Put the previous one back."""
@@ -146,7 +146,11 @@ def sync(path: Path) -> None:
     if path.is_dir():
         for entry in path.iterdir():
             if entry.is_file():
-                sync(entry)
+                _sync_one(entry)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
