@@ -13,6 +13,7 @@
     ├── GateRefusedError        3   a gate refused to publish; the previous result stands
     ├── SourceError             4   reading failed after retries; safe to run again
     └── SinkError               4   writing failed after retries; the previous table stands
+        └── UnsureError         4   …, or the new one: it was lost at the moment of the exchange
 
 A message says what was found, what was expected and what to do. It never carries
 credentials or a customer's row.
@@ -86,6 +87,10 @@ class SinkError(GpusegError):
     """Writing failed, also after retries. The previous table stands."""
 
     exit_code = 4
+
+
+class UnsureError(SinkError):
+    """Writing failed at the moment of the exchange: the previous table stands, or the new one."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

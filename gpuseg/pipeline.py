@@ -20,7 +20,6 @@ from gpuseg.backends.base import Backend
 from gpuseg.backends.select import Engine, select_backend
 from gpuseg.clustering.choice import choose
 from gpuseg.clustering.placing import place, score_placed
-from gpuseg.clustering.sweep import sweep
 from gpuseg.errors import GpusegError, SinkError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.explain.explain import explain
@@ -29,13 +28,25 @@ from gpuseg.explain.rules import find_rules
 from gpuseg.explain.surrogate import segment_tree
 from gpuseg.features import FeatureSettings, prepare, prepare_again
 from gpuseg.interrupts import after_publishing
+from gpuseg.nightly.earlier import Found, earlier_places
+from gpuseg.nightly.identity import Means, continued, means_of_earlier, warm_starts
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
+from gpuseg.outputs.checkpoint import Checkpoint, remove_checkpoint
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
-from gpuseg.outputs.models import StoredModel
+from gpuseg.outputs.locking import model_lock
+from gpuseg.outputs.models import EarlierModel, StoredModel
+from gpuseg.outputs.public_ids import public_ids, with_public_ids
+from gpuseg.outputs.publication import finish_publication, heal
 from gpuseg.outputs.results import without_own_columns
-from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
+from gpuseg.outputs.reuse import (
+    earlier_model,
+    encoder_of,
+    name_before_reading,
+    required_model,
+    stored_model,
+)
 from gpuseg.outputs.sketch import Sketch, sketch
 from gpuseg.records import (
     Choice,
@@ -47,10 +58,14 @@ from gpuseg.records import (
     part,
 )
 from gpuseg.settings import Settings
-from gpuseg.stages import Observer, Stages
+from gpuseg.stages import Deadline, Observer, Stages
 from gpuseg.tables import Output, locate, publish
 from gpuseg.tables import load as load_file
 from gpuseg.tables.input import csv_options, read_input
+
+#: Of the time that is left after reading and preparing, what the sweep may take where time is
+#: limited; the rest is for the explanation and for publishing, which are not cut.
+SWEEP_SHARE = 0.5
 
 
 def run(
@@ -74,18 +89,32 @@ def run(
     GpusegError
         See `gpuseg.errors`. Nothing was published then.
     """
+    if not keep:
+        return _run(settings, table, observer, keep)
+    runs_dir, name = Path(settings.runs_dir), name_before_reading(settings, table)
+    # before anything is read: whoever has to wait shall know it at once
+    with model_lock(runs_dir, name):
+        healed = finish_publication(runs_dir, name, warehouse=settings.warehouse)
+        result = _run(settings, table, observer, keep)
+        remove_checkpoint(runs_dir, name)
+    return replace(result, warnings=(*healed, *result.warnings))
+
+
+def _run(
+    settings: Settings, table: Table | None, observer: Observer | None, keep: bool
+) -> Segmentation:
+    stages = Stages(observer, Deadline.after(settings.max_seconds))
     engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
     audience = Audience.of(settings) if keep else None
     if audience is not None:
         audience.check_service()
     model = None if settings.force_refit else stored_model(settings, table)
-    stages = Stages(observer)
 
     rows = _read(settings, table, destinations, stages)
     if audience is not None:
         audience.check_rows(rows)
-    earlier = earlier_model(settings, rows) if keep and model is None else None
+    earlier = earlier_model(settings, rows) if keep and model is None else EarlierModel()
 
     result, seen = engine.where_it_fits(
         lambda engine: _segmented(settings, engine, rows, model, earlier, stages, keep)
@@ -109,18 +138,27 @@ def _segmented(
     engine: Engine,
     table: Table,
     model: StoredModel | None,
-    earlier: StoredModel | None,
+    earlier: EarlierModel,
     stages: Stages,
     keep: bool,
 ) -> tuple[Segmentation, Sketch | None]:
     """Prepare, sweep, choose, explain; a sketch of the rows is drawn for what is kept."""
     backend = engine.backend
+    before = _earlier(settings, backend, table, earlier, stages)
     features = _prepare(settings, backend, table, model, stages)
-    swept, choice = _segment(settings, backend, features, model, stages)
+    means = means_of_earlier(features, backend, before.typical) if before.typical else None
+    checkpoint = Checkpoint.of(settings, table.name) if keep else Checkpoint(None)
+    swept, choice = _segment(settings, backend, features, model, means, stages, checkpoint)
+    lineage = None
+    if model is None:
+        choice, lineage = continued(backend, features, choice, earlier, before.typical, means)
+        choice = replace(choice, warnings=earlier.warnings + before.warnings + choice.warnings)
     said = _explain(settings, backend, table, features, choice, stages)
     seen = sketch(backend, table, features, choice.fit, swept) if keep else None
-    costs = stages.costs
-    result = conclude(settings, engine, table, features, swept, choice, said, model, earlier, costs)
+    result = conclude(
+        settings, engine, table, features, swept, choice, said, model, earlier, lineage,
+        stages.costs,
+    )  # fmt: skip
     return result, seen
 
 
@@ -145,11 +183,15 @@ def assign(
     """
     engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
+    healed: tuple[str, ...] = ()
+    if model is None and settings.model_name is not None:
+        healed = heal(Path(settings.runs_dir), settings.model_name, warehouse=settings.warehouse)
     model = model or required_model(settings)
     stages = Stages(observer)
 
     rows = _read(settings, table, destinations, stages)
     result = place_rows(settings, engine, rows, model, stages)
+    result = replace(result, warnings=(*healed, *result.warnings))
     if settings.output_table is None:
         return result
     with stages.stage("publish") as stage:
@@ -291,22 +333,40 @@ def _wishes(settings: Settings, table: Table) -> FeatureSettings:
     return replace(wishes, ignore_columns=known)
 
 
+def _earlier(
+    settings: Settings, backend: Backend, table: Table, earlier: EarlierModel, stages: Stages
+) -> Found:
+    if earlier.model is None:
+        return Found(None, None)
+    with stages.stage("compare") as stage:
+        found = earlier_places(settings, backend, table, earlier.model, progress=stage.progress)
+        how = f"by {found.places.matched_by}" if found.places else "by nothing"
+        stage.detail = f"rows matched {how} with run {earlier.model.run_id}"
+    return found
+
+
 def _segment(
     settings: Settings,
     backend: Backend,
     features: FeatureMatrix,
     model: StoredModel | None,
+    means: Means | None,
     stages: Stages,
+    checkpoint: Checkpoint,
 ) -> tuple[SweepResult, Choice]:
     with stages.stage("sweep") as stage:
+        deadline = stages.deadline.for_share(SWEEP_SHARE)
         if model is None:
-            swept = sweep(
+            swept = checkpoint.sweep(
                 backend,
                 features.X,
                 settings.k_values,
                 n_init=settings.n_init,
                 random_state=settings.random_state,
                 sample_size=settings.sample_size,
+                warm_starts=warm_starts(means),
+                min_cluster_share=settings.min_cluster_share,
+                deadline=deadline,
                 progress=stage.progress,
             )
             choice = choose(
@@ -319,9 +379,17 @@ def _segment(
             )
         else:
             swept, choice = score_placed(
-                backend, features.X, model.centroids, settings.sample_size, progress=stage.progress
+                backend,
+                features.X,
+                model.centroids,
+                settings.sample_size,
+                cluster_ids=model.cluster_ids,
+                deadline=deadline,
+                progress=stage.progress,
             )
         stage.detail = choice.reason
+        if checkpoint.resumed:
+            stage.detail += f" (resumed: {checkpoint.resumed})"
     return swept, choice
 
 
@@ -351,9 +419,10 @@ def _explain(
             random_state=settings.random_state,
             progress=part(stage.progress, 0.9, 1.0),
         )
-        tree = segment_tree(columns, labels, random_state=settings.random_state)
+        ids = public_ids(labels, choice.cluster_ids)
+        tree = segment_tree(columns, ids, random_state=settings.random_state)
         stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
-    return Explained(explanation, rules, tree)
+    return with_public_ids(Explained(explanation, rules, tree), choice.cluster_ids)
 
 
 def _activate(audience: Audience, result: Segmentation, stages: Stages) -> Segmentation:

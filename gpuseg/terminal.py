@@ -194,15 +194,15 @@ def _segment_table(result: Segmentation, hide_table_contents: bool) -> RichTable
     segments = discreet(result.segments) if hide_table_contents else result.segments
     called = {segment.cluster_id: segment.name for segment in segments}
     columns = {
-        "cluster_id": range(result.n_clusters),
+        "cluster_id": result.cluster_ids,
         "rows": [f"{size:,}" for size in result.cluster_sizes],
         "share": [f"{size / n_rows:.1%}" for size in result.cluster_sizes],
     }
     if called:
-        columns["name"] = [called[cluster] for cluster in range(result.n_clusters)]
+        columns["name"] = [called[cluster] for cluster in result.cluster_ids]
     if tops:
         columns["strongest features (direction)"] = [
-            tops.get(cluster, "") for cluster in range(result.n_clusters)
+            tops.get(cluster, "") for cluster in result.cluster_ids
         ]
     return _table("Segments", tuple(columns), zip(*columns.values(), strict=True))
 

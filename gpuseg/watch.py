@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 
 from gpuseg import pipeline
 from gpuseg.backends.select import select_backend
-from gpuseg.errors import ModelError, SettingsError, SinkError, SourceError, TableNotFoundError
+from gpuseg.errors import SettingsError, SinkError, SourceError, TableNotFoundError
+from gpuseg.outputs.model_names import model_folder
 from gpuseg.outputs.models import StoredModel, champion, load_model
+from gpuseg.outputs.publication import JOURNAL, heal
 from gpuseg.outputs.results import CLUSTER_COLUMN, check_names_are_free
 from gpuseg.outputs.reuse import required_model
 from gpuseg.records import Segmentation, Table
@@ -27,6 +29,9 @@ from gpuseg.stages import Stages
 from gpuseg.tables import Location, Newness, Output, locate, publish, read_newcomers, stamp
 from gpuseg.tables.duckdb_file import keep_warm
 from gpuseg.tables.input import csv_options, input_location
+
+#: How long a round waits for a run of the same model that is publishing its tables.
+PATIENCE_SECONDS = 30.0
 
 #: While a source is down, pauses double up to this many seconds.
 LONGEST_PAUSE_SECONDS = 300.0
@@ -75,6 +80,10 @@ class Round(NamedTuple):
         )
 
 
+class _OvertakenError(SinkError):
+    """The model was replaced while it placed rows, or is being replaced now."""
+
+
 class Watch:
     """Looks for new rows and places them, a round at a time; keeps nothing on disk.
 
@@ -88,6 +97,7 @@ class Watch:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._runs_dir = Path(settings.runs_dir)
         self._new = _newness(settings)
         self._source, self._output = _places(settings)
         if "duckdb" in (self._source.kind, self._output.kind):
@@ -106,18 +116,35 @@ class Watch:
             As `pipeline.assign`. What was not published is found again by the next round.
         """
         begin = time.perf_counter()
+        until = time.monotonic() + PATIENCE_SECONDS
+        healed = heal(self._runs_dir, self._model.name, warehouse=self._settings.warehouse)
+        while True:
+            try:
+                return self._round(begin, healed)
+            except _OvertakenError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(0.05)
+
+    def _round(self, begin: float, healed: tuple[str, ...]) -> Round:
         seen = self._look()
         if seen is not None and seen == self._nothing_new_at:
-            return self._ended(begin, 0)
+            return self._ended(begin, 0, healed)
         found = read_newcomers(
             self._source, self._output, self._new, csv=csv_options(self._settings)
         )
-        warnings = _left_out(found.n_untold, found.n_repeated, self._new)
+        warnings = healed + _left_out(found.n_untold, found.n_repeated, self._new)
         if not found.rows.num_rows:
             self._nothing_new_at = seen
             return self._ended(begin, 0, warnings)
-        result = self._placed(Table(self._source.display, found.rows))
-        [n_rows] = publish([Output(self._output, result.table, append=True, new=self._new)])
+        rows = Table(self._source.display, found.rows)
+        check_names_are_free(rows, row_scores=self._settings.row_scores)
+        model = self._current_model()
+        result = pipeline.place_rows(self._settings, self._engine, rows, model, Stages())
+        [n_rows] = publish(
+            [Output(self._output, result.table, append=True, new=self._new)],
+            last_look=self._still_current,
+        )
         return self._ended(begin, n_rows, warnings + result.warnings, _sizes(result))
 
     def _look(self) -> Any:
@@ -128,23 +155,20 @@ class Watch:
             return None
         return None if None in stamps else stamps
 
-    def _placed(self, rows: Table) -> Segmentation:
-        """Place rows with the model that is current before and after."""
-        check_names_are_free(rows, row_scores=self._settings.row_scores)
-        while True:
-            model = self._current_model()
-            result = pipeline.place_rows(self._settings, self._engine, rows, model, Stages())
-            if self._current_model() is model:
-                return result
-
     def _current_model(self) -> StoredModel:
-        runs_dir, name = Path(self._settings.runs_dir), self._model.name
-        run_id = champion(runs_dir, name)
-        if run_id is None:
-            raise ModelError(f"the model '{name}' is gone; gpuseg run --model-name makes it again")
-        if run_id != self._model.run_id:
-            self._model = load_model(runs_dir, name, run_id)
+        run_id = champion(self._runs_dir, self._model.name)
+        if run_id is not None and run_id != self._model.run_id:
+            self._model = load_model(self._runs_dir, self._model.name, run_id)
         return self._model
+
+    def _still_current(self) -> None:
+        """Refuse to add rows to tables of a newer model than the one that placed them."""
+        name = self._model.name
+        is_publishing = (model_folder(self._runs_dir, name) / JOURNAL).exists()
+        if is_publishing or champion(self._runs_dir, name) != self._model.run_id:
+            raise _OvertakenError(
+                f"a run of the model '{name}' is publishing its tables; no row was placed"
+            )
 
     def _ended(
         self,

@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 
 from gpuseg.errors import GpusegError, SinkError
+from gpuseg.interrupts import ending_cleanly
 from gpuseg.redaction import redact_text
 from gpuseg.settings import PARAMETERS, Settings, base_type, resolve
 
@@ -35,7 +36,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         level = logging.INFO if debug else logging.ERROR
         logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
         try:
-            command(**options)
+            with ending_cleanly():
+                command(**options)
         except GpusegError as error:
             _fail(str(error), error.exit_code, debug)
         except KeyboardInterrupt as interrupt:

@@ -62,7 +62,8 @@ def models_rename(
     from gpuseg.outputs.models import rename_segment
 
     model = rename_segment(Path(settings.runs_dir), name, cluster_id, called)
-    said = f"segment {cluster_id} of model '{name}' is '{model.segments[cluster_id].name}'\n"
+    called = next(s.name for s in model.segments if s.cluster_id == cluster_id)
+    said = f"segment {cluster_id} of model '{name}' is '{called}'\n"
     emit(lambda out: out.write(said))
 
 

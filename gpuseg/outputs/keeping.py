@@ -1,13 +1,13 @@
 """Keep a run and publish its tables: all of it, or nothing.
 
 The order makes every crash harmless: the run folder is complete before any table
-changes, all tables change together, and only then the model becomes the current one.
+changes, all tables change together, and only then the model becomes the current one. What
+a crash leaves in between is finished by whoever comes next, see `publication`.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,15 +26,14 @@ from gpuseg.outputs.manifest import (
     stage_facts,
     versions,
 )
-from gpuseg.outputs.models import promote, save_model
+from gpuseg.outputs.models import save_model
+from gpuseg.outputs.publication import publish_run
 from gpuseg.outputs.report import REPORT, ReportInput, write_report
-from gpuseg.outputs.run_folder import RunFolder
+from gpuseg.outputs.run_folder import ROWS, RunFolder
 from gpuseg.outputs.sketch import Sketch
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
-
-#: Rows plus cluster_id, kept in the run folder when no output table was asked for.
-ROWS = "rows"
+from gpuseg.tables.publishing import reached
 
 
 def keep_run(
@@ -72,20 +71,14 @@ def keep_run(
             output_table=_rows_place(folder, destinations),
         )
         _fill(folder, result, table, sketch, settings, destinations)
-        published = False
-
-        def make_current() -> None:
-            nonlocal published
-            published = True  # from here on the run folder describes tables that are there
-            promote(runs_dir, result.model_name, folder.run_id)
-
-        try:
-            folder.complete()
-            destinations.publish(result, then=make_current)
-        except BaseException:
-            if not published:
-                shutil.rmtree(folder.path, ignore_errors=True)
-            raise
+        reached("run folder")
+        publish_run(
+            runs_dir,
+            result.model_name,
+            folder.run_id,
+            destinations.outputs(result),
+            complete=folder.complete,
+        )
     return result
 
 
@@ -116,7 +109,9 @@ def _fill(
     for name, contents in result_tables(result).items():
         folder.write_table(name, contents)
     if destinations.rows is None:
-        folder.write_table(ROWS, result.table)
+        folder.write_table(ROWS, result.table)  # for others too, so it is Parquet in any case
+    else:
+        folder.write_rows(result.table)
     if result.tree is not None:
         folder.write_text("tree.txt", result.tree.text)
         folder.write_text("tree.sql", result.tree.sql)

@@ -38,7 +38,7 @@ from gpuseg.outputs.segments import (
     segments_from_dicts,
     segments_to_dicts,
 )
-from gpuseg.records import Segment
+from gpuseg.records import Segment, first_ids
 from gpuseg.redaction import redact, redact_settings
 
 MODEL_FOLDER = "model"
@@ -75,6 +75,13 @@ class StoredModel:
     segments
         Name and description of each cluster; none in models that were made before there
         were names.
+    cluster_ids
+        What outputs call the cluster of each centroid, ascending.
+    next_cluster_id
+        Larger than every id that a model of this name has given so far: ids are not used twice.
+    reach
+        For each cluster the distance from its centroid, in features, within which 99 % of its
+        rows were; () in models that did not keep it.
     """
 
     name: str
@@ -93,6 +100,23 @@ class StoredModel:
     encoder_arrays: Mapping[str, HostArray]
     centroids: npt.NDArray[np.float32]
     segments: tuple[Segment, ...] = ()
+    cluster_ids: tuple[int, ...] = ()
+    next_cluster_id: int = 0
+    reach: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Models of before there were ids call their clusters by position."""
+        ids = self.cluster_ids or first_ids(self.n_clusters)
+        object.__setattr__(self, "cluster_ids", ids)
+        object.__setattr__(self, "next_cluster_id", max(self.next_cluster_id, ids[-1] + 1))
+
+
+class EarlierModel(NamedTuple):
+    """The model that a new fit is going to replace."""
+
+    model: StoredModel | None = None  # None when there is none, or it cannot be read
+    next_cluster_id: int = 0  # the smallest id that no model of the name has given yet
+    warnings: tuple[str, ...] = ()
 
 
 class ModelEntry(NamedTuple):
@@ -168,13 +192,17 @@ def load_model_folder(path: Path) -> StoredModel:
     problem = _problem_with(arrays["centroids"], values["n_clusters"])
     if problem:
         damaged(path, problem)
-    segments = _segments(path, values["segments"] or [], values["n_clusters"])
+    ids = _cluster_ids(path, values)
+    segments = _segments(path, values["segments"] or [], ids)
     cut = len(_ENCODER_PREFIX)
     values |= {
         "columns": tuple(values["columns"]),
         "k_scores": tuple(values["k_scores"]),
         "centroids": arrays["centroids"],
         "segments": segments,
+        "cluster_ids": ids,
+        "next_cluster_id": values["next_cluster_id"] or 0,
+        "reach": _reach(path, values),
         "encoder_arrays": {k[cut:]: a for k, a in arrays.items() if k.startswith(_ENCODER_PREFIX)},
     }
     return StoredModel(**values)
@@ -232,6 +260,15 @@ def champion(runs_dir: Path, name: str) -> str | None:
     if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id):
         raise ModelError(_no_champion_in(path))
     return run_id
+
+
+def next_cluster_id(runs_dir: Path, name: str) -> int:
+    """Return the smallest id that no readable model of that name has given yet.
+
+    All of them count, not only the current one: it may be older than one that was rolled back.
+    """
+    models = (entry.model for entry in _entries(runs_dir, name))
+    return max((model.next_cluster_id for model in models if model is not None), default=0)
 
 
 def promote(runs_dir: Path, name: str, run_id: str) -> None:
@@ -302,14 +339,41 @@ def _problem_with(centroids: HostArray, n_clusters: int) -> str:
     )
 
 
-def _segments(folder: Path, stored: Any, n_clusters: int) -> tuple[Segment, ...]:
+def _cluster_ids(folder: Path, values: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the ids of the clusters; those of models without ids are their positions."""
+    n_clusters, stored = values["n_clusters"], values["cluster_ids"]
+    ids = first_ids(n_clusters) if stored is None else stored
+    following = values["next_cluster_id"] or 0
+    sound = (
+        isinstance(ids, (list, tuple))
+        and all(type(number) is int for number in (*ids, following))
+        and list(ids) == sorted(set(ids))
+        and len(ids) == n_clusters
+        and ids[0] >= 0
+    )
+    if not sound:
+        damaged(folder, f"its cluster_ids are {str(stored)[:80]}, expected {n_clusters} numbers")
+    return tuple(ids)
+
+
+def _reach(folder: Path, values: Mapping[str, Any]) -> tuple[float, ...]:
+    stored = values["reach"] or []
+    sound = isinstance(stored, list) and len(stored) in (0, values["n_clusters"])
+    if not sound or not all(type(x) in (int, float) and x >= 0 for x in stored):
+        damaged(folder, f"its reach is {str(stored)[:80]}, expected a distance for each cluster")
+    return tuple(stored)
+
+
+def _segments(folder: Path, stored: Any, cluster_ids: tuple[int, ...]) -> tuple[Segment, ...]:
     """Return the segments under the names that people gave them."""
     try:
         segments = segments_from_dicts(stored)
     except ModelError as error:
         damaged(folder, str(error))
-    if len(segments) not in (0, n_clusters):
-        damaged(folder, f"it names {len(segments)} segments and has {n_clusters} clusters")
+    if len(segments) not in (0, len(cluster_ids)):
+        damaged(folder, f"it names {len(segments)} segments and has {len(cluster_ids)} clusters")
+    if segments and tuple(segment.cluster_id for segment in segments) != cluster_ids:
+        damaged(folder, "the segments that it names have other ids than its clusters")
     data = read_beside(folder, NAMES)
     if data is None:
         return segments

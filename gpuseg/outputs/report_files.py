@@ -29,8 +29,8 @@ _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OSError, pa.Arro
 
 #: What neither the manifest nor a table has.
 _OWN_FIELDS = (
-    "created", "cluster_sizes", "oob_accuracy", "n_explained_rows", "notes", "sketch",
-    "tree_text", "tree_fidelity",
+    "created", "cluster_sizes", "cluster_ids", "oob_accuracy", "n_explained_rows", "notes",
+    "sketch", "tree_text", "tree_fidelity",
 )  # fmt: skip
 #: Stages whose cost was not known yet when the report was first written.
 _AFTER_THE_REPORT = ("publish",)
@@ -123,6 +123,7 @@ def _report_input(
         created=own["created"],
         input_name=manifest["input"]["name"],
         cluster_sizes=tuple(own["cluster_sizes"]),
+        cluster_ids=tuple(own.get("cluster_ids", ())),  # of runs before there were ids, none
         silhouette=manifest["silhouette"],
         reason=manifest["extras"]["reason"],
         backend=manifest["backend"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gpuseg.outputs.segments import discreet
 from gpuseg.outputs.sketch import Sketch, without_contents
 from gpuseg.outputs.wording import without_values
-from gpuseg.records import Segment, Segmentation, StageCost
+from gpuseg.records import Segment, Segmentation, StageCost, first_ids
 from gpuseg.redaction import redact, redact_settings, redact_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ class ReportInput:
     created
         UTC, ISO 8601.
     cluster_sizes
-        Rows in each cluster, from cluster 0.
+        Rows in each cluster, in the order of `cluster_ids`.
+    cluster_ids
+        What the clusters are called, ascending; () stands for 0, 1, …
     k_scores, columns, profiles, feature_importance, shap_values, rules
         The contract's tables; None for what the run did not make.
     oob_accuracy
@@ -70,6 +72,11 @@ class ReportInput:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     hide_table_contents: bool = False
+    cluster_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Call clusters by their positions where nothing else is said."""
+        object.__setattr__(self, "cluster_ids", self.cluster_ids or first_ids(self.n_clusters))
 
     @classmethod
     def of(
@@ -92,6 +99,7 @@ class ReportInput:
             created=created,
             input_name=input_name,
             cluster_sizes=tuple(result.cluster_sizes),
+            cluster_ids=result.cluster_ids,
             silhouette=result.silhouette,
             reason=result.reason,
             k_scores=result.k_scores,

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 from pathlib import Path
 
 from gpuseg.errors import ModelError, SettingsError
 from gpuseg.features import Encoder
 from gpuseg.outputs.conclusion import model_name_of
-from gpuseg.outputs.models import StoredModel, champion, load_model
+from gpuseg.outputs.models import (
+    EarlierModel,
+    StoredModel,
+    champion,
+    load_model,
+    next_cluster_id,
+)
 from gpuseg.records import Table
 from gpuseg.settings import Settings
+from gpuseg.tables.input import input_location
 
-log = logging.getLogger("gpuseg")
+
+def name_before_reading(settings: Settings, table: Table | None) -> str:
+    """Return the model's name, which is the same once the table is read.
+
+    Raises
+    ------
+    SettingsError
+        If the settings name no input, or one that cannot be.
+    """
+    return model_name_of(settings, table.name if table else input_location(settings).display)
 
 
 def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
@@ -26,7 +41,7 @@ def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
     ModelError
         If there is a model, but it is damaged.
     """
-    name = model_name_of(settings, table.name if table else settings.input_table or "query")
+    name = name_before_reading(settings, table)
     if champion(Path(settings.runs_dir), name) is None:
         return None
     model = load_model(Path(settings.runs_dir), name)
@@ -38,19 +53,19 @@ def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
     return model
 
 
-def earlier_model(settings: Settings, table: Table) -> StoredModel | None:
-    """Return the current model that a new fit is going to replace; None if there is none.
+def earlier_model(settings: Settings, table: Table) -> EarlierModel:
+    """Return the current model that a new fit is going to replace.
 
     One that cannot be read has nothing to hand on, and is no reason not to fit a new one.
     """
-    name = model_name_of(settings, table.name)
+    runs_dir, name = Path(settings.runs_dir), model_name_of(settings, table.name)
     try:
-        if champion(Path(settings.runs_dir), name) is None:
-            return None
-        return load_model(Path(settings.runs_dir), name)
+        if champion(runs_dir, name) is None:
+            return EarlierModel()
+        return EarlierModel(load_model(runs_dir, name), next_cluster_id(runs_dir, name))
     except ModelError as error:
-        log.warning("the names of the segments do not go on: %s", error)
-        return None
+        what = f"ids and names of the segments do not go on, all of them are new: {error}"
+        return EarlierModel(None, next_cluster_id(runs_dir, name), (what,))
 
 
 def required_model(settings: Settings) -> StoredModel:

@@ -7,6 +7,7 @@ next run of the same model clears the remains away.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -23,10 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gpuseg.outputs.durable import sync_folder, sync_tree, write_file, writing
+from gpuseg.outputs.locking import is_running
 from gpuseg.outputs.manifest import MANIFEST, Manifest, manifest_bytes, manifest_dict
 from gpuseg.outputs.model_names import model_folder
 
 _OWNER = ".owner.json"
+
+#: Every row with its ``cluster_id``, as published: a run can be published again from here.
+ROWS = "rows"
 
 #: Remains of a process on another machine are cleared when they are older than this.
 _ABANDONED_SECONDS = 24 * 3600.0
@@ -91,6 +96,21 @@ class RunFolder:
             pq.write_table(table, path, compression="zstd")
         return path
 
+    def write_rows(self, rows: pa.Table) -> Path:
+        """Write ``tables/rows.parquet``, or ``rows.arrow`` where Parquet would change a type."""
+        path = self.partial / "tables" / f"{ROWS}.parquet"
+        with writing(path), contextlib.suppress(pa.ArrowNotImplementedError):
+            self.write_table(ROWS, rows)
+            if pq.read_schema(path).equals(rows.schema):
+                return path
+        path.unlink(missing_ok=True)
+        path = path.with_suffix(".arrow")
+        with writing(path), pa.OSFile(str(path), "wb") as sink:
+            options = pa.ipc.IpcWriteOptions(compression="zstd")
+            with pa.ipc.new_file(sink, rows.schema, options=options) as writer:
+                writer.write_table(rows)
+        return path
+
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file and return its path for now."""
         path = self.partial / name
@@ -136,6 +156,23 @@ class RunFolder:
         self.discard()
 
 
+def read_rows(run_dir: Path) -> pa.Table:
+    """Return all rows of a run with their ``cluster_id``, as they were published.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run keeps none (any more).
+    OSError, ValueError
+        If the file is damaged.
+    """
+    path = run_dir / "tables" / f"{ROWS}.arrow"
+    if path.exists():
+        with pa.OSFile(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    return pq.read_table(path.with_suffix(".parquet"))
+
+
 def clear_abandoned(parent: Path) -> None:
     """Remove the unfinished folders of runs that are gone."""
     for partial in parent.glob(".*.partial"):
@@ -163,14 +200,4 @@ def _is_abandoned(partial: Path) -> bool:
     # Process numbers mean nothing elsewhere, and on Windows asking would be a signal.
     if not on_this_host or os.name == "nt":
         return age_seconds > _ABANDONED_SECONDS
-    return not _is_running(pid)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+    return not is_running(pid)

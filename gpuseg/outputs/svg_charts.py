@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpuseg.outputs.palette import cluster_name
+from gpuseg.outputs.palette import cluster_names
 from gpuseg.outputs.svg import Canvas, Paint, text_width, ticks
 from gpuseg.outputs.wording import number, shortened
 
@@ -64,9 +64,9 @@ def draw(chart: Chart, paint: Paint, *, titled: bool = False) -> str:
 
 
 def _line(canvas: Canvas, chart: Chart, top: float) -> None:
-    """Draw the silhouette of every k, with standard errors where it was sampled."""
+    """Draw the silhouette of every k, with its interval where it was sampled."""
     data = chart.data
-    ks, scores, errors = data["k"], data["silhouette"], data["stderr"]
+    ks, scores, errors = data["k"], data["silhouette"], data["reach"]
     low = min(s - e for s, e in zip(scores, errors, strict=True))
     high = max(s + e for s, e in zip(scores, errors, strict=True))
     pad = 0.12 * (high - low) or 0.01
@@ -100,7 +100,7 @@ def _line(canvas: Canvas, chart: Chart, top: float) -> None:
 
 def _knife(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw each cluster's silhouettes, the best row on top."""
-    segments = chart.data["segments"]
+    segments, colors = chart.data["segments"], cluster_names(chart.data["ids"])
     gap = 5.0
     canvas.height = top + 330 + _FOOT
     lowest = min(min(own["outline"]) for own in segments)
@@ -115,7 +115,7 @@ def _knife(canvas: Canvas, chart: Chart, top: float) -> None:
         steps = max(len(own["outline"]) - 1, 1)
         edge = [(frame.x(s), y + height * i / steps) for i, s in enumerate(own["outline"])]
         canvas.path([(frame.x(0), y), *edge, (frame.x(0), y + height)],
-                    fill=cluster_name(own["id"]))  # fmt: skip
+                    fill=colors[own["id"]])  # fmt: skip
         if height > 8:
             canvas.text(frame.left - 8, y + height / 2, str(own["id"]), anchor="end")
         y += height + gap
@@ -128,6 +128,7 @@ def _knife(canvas: Canvas, chart: Chart, top: float) -> None:
 def _scatter(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw rows on the first two principal axes, with each cluster's number in its middle."""
     points, labels = chart.data["points"], chart.data["labels"]
+    colors = cluster_names(chart.data["ids"])
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     canvas.height = top + 400
     frame = _Frame(62, top + 4, WIDTH - 18, canvas.height - _FOOT,
@@ -135,14 +136,14 @@ def _scatter(canvas: Canvas, chart: Chart, top: float) -> None:
     _y_axis(canvas, frame, chart.y)
     _x_axis(canvas, frame, chart.x)
     for (x, y), label in zip(points, labels, strict=True):
-        canvas.circle(frame.x(x), frame.y(y), 2.2, cluster_name(label), opacity=0.7)
-    for cluster, middle in enumerate(chart.data["centres"]):
+        canvas.circle(frame.x(x), frame.y(y), 2.2, colors[label], opacity=0.7)
+    for cluster, middle in zip(chart.data["ids"], chart.data["centres"], strict=True):
         if middle is not None:
             x, y = frame.x(middle[0]), frame.y(middle[1])
-            canvas.circle(x, y, 11, f"on-{cluster_name(cluster)}")
-            canvas.circle(x, y, 10, cluster_name(cluster))
+            canvas.circle(x, y, 11, f"on-{colors[cluster]}")
+            canvas.circle(x, y, 10, colors[cluster])
             canvas.text(
-                x, y, str(cluster), color=f"on-{cluster_name(cluster)}", anchor="middle", bold=True
+                x, y, str(cluster), color=f"on-{colors[cluster]}", anchor="middle", bold=True
             )
 
 
@@ -151,7 +152,7 @@ def _scatter(canvas: Canvas, chart: Chart, top: float) -> None:
 
 def _groups(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw the strongest features of each cluster, one group of bars under another."""
-    groups = chart.data["groups"]
+    groups, colors = chart.data["groups"], cluster_names(chart.data["ids"])
     longest = max((bar["value"] for group in groups for bar in group["bars"]), default=0.0)
     names = [bar["feature"] for group in groups for bar in group["bars"]]
     lines = sum(len(group["bars"]) + 1.3 for group in groups)
@@ -163,7 +164,7 @@ def _groups(canvas: Canvas, chart: Chart, top: float) -> None:
         canvas.text(4, y + 12, f"Segment {group['id']}", bold=True)
         y += 22
         for bar in group["bars"]:
-            _bar(canvas, frame, y, 14, bar["feature"], bar["value"], cluster_name(group["id"]))
+            _bar(canvas, frame, y, 14, bar["feature"], bar["value"], colors[group["id"]])
             y += 20
         y += 4
 
@@ -182,8 +183,8 @@ def _bars(canvas: Canvas, chart: Chart, top: float) -> None:
 def _stacked(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw one bar for each feature, with a piece for each cluster."""
     features, values = chart.data["features"], chart.data["values"]
-    n_clusters = len(values[0])
-    top = _legend(canvas, top, n_clusters)
+    ids, colors = chart.data["ids"], cluster_names(chart.data["ids"])
+    top = _legend(canvas, top, ids)
     canvas.height = top + len(features) * _ROW + _FOOT
     frame = _Frame(_name_room(features), top, WIDTH - 18, canvas.height - _FOOT,
                    0.0, max(sum(row) for row in values))  # fmt: skip
@@ -191,46 +192,47 @@ def _stacked(canvas: Canvas, chart: Chart, top: float) -> None:
     for row, (feature, pieces) in enumerate(zip(features, values, strict=True)):
         y, start = top + row * _ROW + 4, 0.0
         canvas.text(frame.left - 8, y + 8, shortened(feature, _LETTERS), anchor="end")
-        for cluster, piece in enumerate(pieces):
+        for cluster, piece in zip(ids, pieces, strict=True):
             begin, end = frame.x(start), frame.x(start + piece)
-            canvas.rect(begin, y, end - begin - 0.6, 16, cluster_name(cluster))
+            canvas.rect(begin, y, end - begin - 0.6, 16, colors[cluster])
             start += piece
 
 
 def _facets(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw, for each cluster, the features that matter most to it; two clusters abreast."""
     features, values = chart.data["features"], chart.data["values"]
-    n_clusters, most = len(values[0]), min(chart.data["most"], len(features))
-    longest = max(max(row) for row in values)
+    ids, most = chart.data["ids"], min(chart.data["most"], len(features))
+    colors, longest = cluster_names(ids), max(max(row) for row in values)
     height = 26 + most * 18
-    canvas.height = top + math.ceil(n_clusters / 2) * (height + 8) + 18
-    for cluster in range(n_clusters):
-        left = 4 + (WIDTH / 2) * (cluster % 2)
-        y = top + (cluster // 2) * (height + 8)
+    canvas.height = top + math.ceil(len(ids) / 2) * (height + 8) + 18
+    for place, cluster in enumerate(ids):
+        left = 4 + (WIDTH / 2) * (place % 2)
+        y = top + (place // 2) * (height + 8)
         canvas.text(left, y + 10, f"Segment {cluster}", bold=True)
-        ranked = sorted(range(len(features)), key=lambda f: (-values[f][cluster], f))[:most]
+        ranked = sorted(range(len(features)), key=lambda f: (-values[f][place], f))[:most]
         frame = _Frame(left + 118, y + 24, left + WIDTH / 2 - 50, y + height, 0.0, longest)
         for row, feature in enumerate(ranked):
             _bar(canvas, frame, y + 22 + row * 18, 13, features[feature],
-                 values[feature][cluster], cluster_name(cluster), letters=18, size=11)  # fmt: skip
+                 values[feature][place], colors[cluster], letters=18, size=11)  # fmt: skip
     canvas.text(WIDTH / 2, canvas.height - 8, chart.x, color="muted", anchor="middle")
 
 
 def _heatmap(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw signed values of features (down) and clusters (across)."""
     features, values, limit = (chart.data[name] for name in ("features", "values", "limit"))
-    n_clusters = len(values[0])
+    ids = chart.data["ids"]
+    n_clusters = len(ids)
     canvas.height = top + len(features) * _ROW + 66
     left, bottom = _name_room(features), top + len(features) * _ROW
     step = (WIDTH - 8 - left) / n_clusters
     for row, (feature, cells) in enumerate(zip(features, values, strict=True)):
         y = top + row * _ROW
         canvas.text(left - 8, y + _ROW / 2, shortened(feature, _LETTERS), anchor="end")
-        for cluster, value in enumerate(cells):
+        for place, value in enumerate(cells):
             if value is None:
                 continue
             shade = max(-1.0, min(1.0, value / limit if limit else 0.0))
-            x = left + cluster * step
+            x = left + place * step
             canvas.rect(x + 1, y + 1, step - 2, _ROW - 2, "above" if shade > 0 else "below",
                         opacity=round(0.04 + 0.9 * abs(shade), 3))  # fmt: skip
             if n_clusters <= _MOST_CELL_TEXTS:
@@ -238,8 +240,8 @@ def _heatmap(canvas: Canvas, chart: Chart, top: float) -> None:
                 canvas.text(x + step / 2, y + _ROW / 2, _signed(value, limit), color=color,
                             anchor="middle", size=11)  # fmt: skip
     every = math.ceil(n_clusters / 24)
-    for cluster in range(0, n_clusters, every):
-        canvas.text(left + (cluster + 0.5) * step, bottom + 13, str(cluster), anchor="middle")
+    for place in range(0, n_clusters, every):
+        canvas.text(left + (place + 0.5) * step, bottom + 13, str(ids[place]), anchor="middle")
     canvas.text(left + n_clusters * step / 2, bottom + 32, chart.x, color="muted", anchor="middle")
     _scale(canvas, left, bottom + 46, chart.data)
 
@@ -248,21 +250,22 @@ def _spread(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw the first feature's histogram of each cluster over everyone's."""
     feature = chart.data["features"][0]
     segments, everyone = feature["segments"], feature["everyone"]
+    colors = cluster_names(chart.data["ids"])
     highest = max(max(everyone), *(max(own) for own in segments)) or 1.0
     height = 116.0
     canvas.text(4, top + 8, f"{feature['unit']}, share of rows up to {highest:.0f} %",
                 color="muted")  # fmt: skip
     top += 22
     canvas.height = top + math.ceil(len(segments) / 3) * height
-    for cluster, own in enumerate(segments):
-        left = 4 + (WIDTH / 3) * (cluster % 3)
-        y = top + (cluster // 3) * height
+    for number_of, (cluster, own) in enumerate(zip(chart.data["ids"], segments, strict=True)):
+        left = 4 + (WIDTH / 3) * (number_of % 3)
+        y = top + (number_of // 3) * height
         frame = _Frame(left, y + 20, left + WIDTH / 3 - 18, y + height - 24,
                        0.0, len(own), 0.0, highest)  # fmt: skip
         canvas.text(left, y + 10, f"Segment {cluster}", bold=True)
         for place, share in enumerate(own):
             canvas.rect(frame.x(place), frame.y(share), frame.x(1) - frame.x(0) - 0.6,
-                        frame.bottom - frame.y(share), cluster_name(cluster))  # fmt: skip
+                        frame.bottom - frame.y(share), colors[cluster])  # fmt: skip
         steps = [
             (frame.x(place + side), frame.y(share))
             for place, share in enumerate(everyone)
@@ -335,14 +338,14 @@ def _y_name(canvas: Canvas, frame: _Frame, name: str) -> None:
                 turned=True)  # fmt: skip
 
 
-def _legend(canvas: Canvas, top: float, n_clusters: int) -> float:
+def _legend(canvas: Canvas, top: float, ids: Sequence[int]) -> float:
     """Draw which colour is whose, and return where the plot may begin."""
     canvas.text(4, top + 8, "Segment", color="muted")
-    x, y = 62.0, top + 8
-    for cluster in range(n_clusters):
+    x, y, colors = 62.0, top + 8, cluster_names(ids)
+    for cluster in ids:
         if x > WIDTH - 40:
             x, y = 62.0, y + 18
-        canvas.rect(x, y - 6, 12, 12, cluster_name(cluster))
+        canvas.rect(x, y - 6, 12, 12, colors[cluster])
         canvas.text(x + 16, y, str(cluster))
         x += 26 + text_width(str(cluster))
     return y + 18

@@ -8,6 +8,7 @@ from gpuseg.tables.arriving import read_newcomers, stamp
 from gpuseg.tables.dialect import CsvOptions
 from gpuseg.tables.loading import load
 from gpuseg.tables.location import Location, locate, locate_warehouse
+from gpuseg.tables.marks import Marks, mark
 from gpuseg.tables.newness import Newcomers, Newness
 from gpuseg.tables.publishing import Output, check_output, publish
 from gpuseg.tables.reading import TableSummary, peek, read_table
@@ -15,6 +16,7 @@ from gpuseg.tables.reading import TableSummary, peek, read_table
 __all__ = [
     "CsvOptions",
     "Location",
+    "Marks",
     "Newcomers",
     "Newness",
     "Output",
@@ -23,6 +25,7 @@ __all__ = [
     "load",
     "locate",
     "locate_warehouse",
+    "mark",
     "peek",
     "publish",
     "read_newcomers",

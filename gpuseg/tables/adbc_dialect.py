@@ -116,6 +116,8 @@ class Dialect:
     heirs
         SQL with ``{schema}``, ``{table}`` and ``{heir}``: statements that give a new table
         what belongs to the old one.
+    row_hash
+        SQL of a number that depends on all of the row ``gpuseg_row``; empty where there is none.
     failures
         SQLSTATE or its first two signs -> meaning.
     phrases
@@ -146,6 +148,7 @@ class Dialect:
     permission: str = ""
     bystanders: str = ""
     heirs: str = ""
+    row_hash: str = ""
     failures: Mapping[str, Failure] = field(default_factory=dict)
     phrases: Mapping[str, Failure] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from gpuseg.errors import DataError, GpusegError, SettingsError, SinkError
+from gpuseg.errors import DataError, GpusegError, SettingsError, SinkError, UnsureError
 from gpuseg.tables import agreement
 from gpuseg.tables.adbc_connection import Connection, LostError, check_names
 from gpuseg.tables.adbc_dialect import identifier, literal
@@ -114,6 +114,22 @@ class Transaction:
         """Find out whether `stage` would take columns like these; nothing is committed."""
         self.stage(location, schema.empty_table(), append=append)
 
+    def mark(self, location: Location, *, append: bool) -> str:  # noqa: ARG002
+        """Say what the table will hold after `commit`, whatever the order of its rows."""
+        if not self._dialect.row_hash:
+            return ""
+        kind, schema, name = find_table(self._connection, location)
+        sides = {(waiting.schema, waiting.name): waiting.side for waiting in self._waiting}
+        if not kind and (schema, name) not in sides:
+            return "nothing"
+        holds = sides.get((schema, name), name)
+        columns = self._connection.columns(schema, holds)
+        found = self._connection.run(
+            f"SELECT count(*), sum({self._dialect.row_hash})::text FROM {_full(schema, holds)} "
+            "AS gpuseg_row"
+        )
+        return f"{columns} {found}"
+
     def commit(self) -> None:
         """Let all tables appear at once."""
         for exchange in self._waiting:
@@ -121,7 +137,7 @@ class Transaction:
         try:
             self._connection.commit()
         except LostError as error:
-            raise SinkError(
+            raise UnsureError(
                 f"{error} (it was lost while the tables were being exchanged: all of them are the "
                 "previous ones, or all are new; look at the table to see which)"
             ) from None

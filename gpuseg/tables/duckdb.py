@@ -233,6 +233,18 @@ class Transaction:
         """Find out whether `stage` would take columns like these; write nothing."""
         self.stage(location, schema.empty_table(), append=append)
 
+    def mark(self, location: Location, *, append: bool) -> str:  # noqa: ARG002
+        """Say what the table holds inside this transaction, whatever the order of its rows."""
+        with translated(self._path, SinkError):
+            kind, schema, name = find_table(self._connection, location)
+            if not kind:
+                return "nothing"
+            rows = self._connection.sql(f"FROM {_schema(self._connection, schema)}.{quoted(name)}")
+            columns = dict(zip(rows.columns, map(str, rows.types), strict=True))
+            row = f"hash({', '.join(map(quoted, columns))})"
+            [found] = rows.aggregate(f"count(*), bit_xor({row}), sum({row})").fetchall()
+        return f"{columns} {found}"
+
     def commit(self) -> None:
         """Let all tables appear at once."""
         with translated(self._path, SinkError):

@@ -204,6 +204,7 @@ POSTGRESQL = Dialect(
     permission=_PERMISSION,
     bystanders=_BYSTANDERS,
     heirs=_HEIRS,
+    row_hash="hashtextextended(gpuseg_row::text, 0)",
     # https://www.postgresql.org/docs/current/errcodes-appendix.html
     failures={
         "08": _LOST,

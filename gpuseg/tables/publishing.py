@@ -20,11 +20,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpuseg.errors import SettingsError, SinkError
+from gpuseg.errors import SettingsError, SinkError, UnsureError
 from gpuseg.interrupts import interrupts_held
 from gpuseg.tables import files
 from gpuseg.tables.agreement import check_agreement
 from gpuseg.tables.location import Location
+from gpuseg.tables.marks import Marks, file_marks
 from gpuseg.tables.newness import Newness, not_there
 from gpuseg.tables.reading import read_narrow, read_table
 from gpuseg.tables.staging import FolderLock, StagingFolder, Swap, check_folder
@@ -51,7 +52,11 @@ class Output(NamedTuple):
 
 
 def publish(
-    outputs: Sequence[Output], *, then: Callable[[], None] | None = None
+    outputs: Sequence[Output],
+    *,
+    last_look: Callable[[], None] | None = None,
+    first: Callable[[list[Marks]], None] | None = None,
+    then: Callable[[], None] | None = None,
 ) -> tuple[int, ...]:
     """Write tables so that all of them appear, or none.
 
@@ -61,6 +66,14 @@ def publish(
         Files, and tables of one or more databases. To append, the columns must have the
         same names and types as those that are there, in any order; a table that is not
         there is made.
+    last_look
+        Called when all is written to the side and no other gpuseg can write there; if it
+        raises, nothing appears.
+    first
+        Called when all is written to the side, before anything appears, with what tells later
+        of each output whether it has appeared; if it raises, nothing appears.
+    then
+        Called when all of it has appeared; no interrupt comes between.
 
     Returns
     -------
@@ -77,13 +90,18 @@ def publish(
         If writing failed. In all cases the previous tables stand.
     """
     _check_places([output.location for output in outputs])
-    with _Stage() as stage:
+    with _Stage(marking=first is not None) as stage:
         written = []
         for position, output in enumerate(outputs):
             reached(f"stage {position}")
             written.append(stage.add(output))
         stage.lock()
+        reached("staged")
+        if last_look is not None:
+            last_look()
         with interrupts_held():
+            if first is not None:
+                first(stage.marks)
             stage.swap()
             if then is not None:
                 then()
@@ -144,6 +162,8 @@ def _check_file(location: Location, target: Path, schema: pa.Schema, append: boo
 class _Stage:
     """All that is written but not yet seen."""
 
+    marking: bool = False
+    marks: list[Marks] = field(default_factory=list)
     transactions: dict[str, Transaction] = field(default_factory=dict)
     folders: dict[Path, StagingFolder] = field(default_factory=dict)
     swaps: list[Swap] = field(default_factory=list)
@@ -192,7 +212,12 @@ class _Stage:
                 check_folder(location.path)
                 self._lock(location.path.resolve().parent)
             self.transactions[database] = system(location).begin(location)
-        return self.transactions[database].stage(location, table, append=append, new=new)
+        transaction = self.transactions[database]
+        before = transaction.mark(location, append=append) if self.marking else ""
+        n_rows = transaction.stage(location, table, append=append, new=new)
+        if self.marking:
+            self.marks.append(Marks(before, transaction.mark(location, append=append)))
+        return n_rows
 
     def lock(self) -> None:
         """Wait for others who replace or add to files in the same folders."""
@@ -220,6 +245,8 @@ class _Stage:
         swap = Swap(staged, target)
         swap.prepare()
         self.swaps.append(swap)
+        if self.marking:
+            self.marks.append(file_marks(location.path.resolve(), target, staged))
 
     def swap(self) -> None:
         """Let everything appear; what fails on the way takes everything back."""
@@ -233,10 +260,19 @@ class _Stage:
                 reached("commit")
                 transaction.commit()
         except BaseException:
-            for swap in reversed(self.swaps):
-                swap.undo()
+            self._take_back()
             raise
         reached("swapped")
+
+    def _take_back(self) -> None:
+        for swap in reversed(self.swaps):
+            try:
+                swap.undo()
+            except (OSError, SinkError) as error:
+                raise UnsureError(
+                    f"'{swap.target}' was written but not all tables were, and the previous one "
+                    f"could not be put back ({error})"
+                ) from error
 
 
 @contextlib.contextmanager

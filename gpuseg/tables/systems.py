@@ -30,6 +30,13 @@ class Transaction(Protocol):
     def check(self, location: Location, schema: pa.Schema, *, append: bool) -> None:
         """Find out whether `stage` would take such a table; leave nothing behind."""
 
+    def mark(self, location: Location, *, append: bool) -> str:
+        """Say what the place will hold after `commit`; another text whenever that changes.
+
+        "nothing" where there is no such table, and an empty text where it cannot be told.
+        `append` says whether rows are added, for a system that tells it in another way then.
+        """
+
     def commit(self) -> None:
         """Let all tables appear at once."""
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from gpuseg.errors import SettingsError, SinkError
+from gpuseg.errors import SettingsError, SinkError, UnsureError
 from gpuseg.tables.agreement import check_agreement
 from gpuseg.tables.location import Location
 from gpuseg.tables.newness import Newness
@@ -115,6 +115,22 @@ class Transaction:
         # the swap moves names, not ids: so one can tell later who is who
         self._sides[-1] = side._replace(id=tables_of(self._client, database)[side.name].id)
 
+    def mark(self, location: Location, *, append: bool) -> str:
+        """Say which table has the name after `commit`, and of one that grows, its rows."""
+        place = database, target = location.schema.lower(), location.table.lower()
+        sides = [str(side.id) for side in self._sides if (side.database, side.target) == place]
+        if sides:
+            return sides[0]  # a swap moves names, not ids
+        with translated(self._site, SinkError):
+            facts = tables_of(self._client, database).get(target)
+            if facts is None:
+                return "nothing"
+            if not append:
+                return str(facts.id)
+            n_rows = ask(lambda: count_rows(self._client, quoted(database, target)))
+        added = sum(staged.n_rows for staged in self._imports if staged.place == place)
+        return f"{facts.id} {n_rows + added}"
+
     def commit(self) -> None:
         """Swap every side table with its target, then commit the imports.
 
@@ -196,7 +212,7 @@ class Transaction:
             except (SinkError, SettingsError):
                 # the side table may hold the only copy of the old rows
                 self._kept.add(side.name)
-                raise SinkError(
+                raise UnsureError(
                     f"Treasure Data ({self._site.host}) stopped answering between two swaps; "
                     f"'{side.database}.{side.target}' and '{side.database}.{side.name}' are "
                     "both whole, one holds the old rows and the other the new; see which is "

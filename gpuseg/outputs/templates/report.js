@@ -3,8 +3,11 @@
 "use strict";
 (() => {
   const { segments, charts } = JSON.parse(document.getElementById("data").textContent);
-  const color = (c) => segments[c].color;
-  const label = (c) => `Segment ${c} · ${segments[c].name}`;
+  // matrices of the charts have a column for each segment, in this order; ids may have gaps
+  const ids = segments.map((segment) => segment.id);
+  const segment = (id) => segments[ids.indexOf(id)];
+  const color = (id) => segment(id).color;
+  const label = (id) => `Segment ${id} · ${segment(id).name}`;
   const short = (text, most = 30) =>
     text.length <= most
       ? text
@@ -22,9 +25,9 @@
 
   function line({ data, x, y }) {
     const points = data.k.map((k, i) => ({
-      x: k, y: data.silhouette[i], error: data.stderr[i],
+      x: k, y: data.silhouette[i], error: data.reach[i],
       title: `k = ${k}${k === data.chosen ? " (chosen)" : ""}\nsilhouette ${data.silhouette[i].toFixed(4)}` +
-        (data.stderr[i] ? ` ± ${data.stderr[i].toFixed(4)}` : " (exact)"),
+        (data.reach[i] ? ` ± ${data.reach[i].toFixed(4)} (95 %)` : " (exact)"),
     }));
     const chosen = points.filter((point) => point.x === data.chosen);
     return [{
@@ -95,7 +98,9 @@
       .map(([px, py], i) => ({ x: px, y: py, id: data.labels[i], title: label(data.labels[i]) }))
       .filter((row) => visible(row.id));
     const points = data.centres
-      .map((centre, id) => centre && { x: centre[0], y: centre[1], id, title: `${label(id)}\nmiddle of its rows` })
+      .map((centre, place) => centre && {
+        x: centre[0], y: centre[1], id: ids[place], title: `${label(ids[place])}\nmiddle of its rows`,
+      })
       .filter((point) => point && visible(point.id));
     return [{
       points, hover: rows,
@@ -106,7 +111,7 @@
         marks: [
           Plot.dot(rows, { x: "x", y: "y", fill: (row) => color(row.id), r: 2.6, fillOpacity: 0.7 }),
           Plot.dot(points, { x: "x", y: "y", fill: (p) => color(p.id), stroke: "var(--card)", strokeWidth: 2, r: 11 }),
-          Plot.text(points, { x: "x", y: "y", text: (p) => String(p.id), fill: (p) => segments[p.id].on_color, fontWeight: 700 }),
+          Plot.text(points, { x: "x", y: "y", text: (p) => String(p.id), fill: (p) => segment(p.id).on_color, fontWeight: 700 }),
         ],
       },
     }];
@@ -167,7 +172,8 @@
     const points = [];
     data.features.forEach((feature, y) => {
       let start = 0;
-      data.values[y].forEach((value, id) => {
+      data.values[y].forEach((value, place) => {
+        const id = ids[place];
         if (state.hidden.has(id)) return;
         points.push({ x: start + value / 2, x1: start, x2: start + value, y, id,
           title: `${feature}\n${label(id)}\nmean |SHAP| ${number(value)}` });
@@ -187,16 +193,17 @@
 
   function facets({ data, x }, state, width) {
     const longest = Math.max(...data.values.flat());
-    const shown = state.chosen === "all" ? segments.map((s) => s.id) : [Number(state.chosen)];
+    const shown = state.chosen === "all" ? ids : [Number(state.chosen)];
     const most = shown.length > 1 ? data.most : data.features.length;
     return shown.map((id) => {
+      const place = ids.indexOf(id);
       const ranked = range(data.features.length)
-        .sort((a, b) => data.values[b][id] - data.values[a][id] || a - b).slice(0, most);
+        .sort((a, b) => data.values[b][place] - data.values[a][place] || a - b).slice(0, most);
       const names = ranked.map((f) => data.features[f]);
       const points = ranked.map((f, y) => ({
-        x: data.values[f][id], y,
-        title: `${label(id)}\n${data.features[f]}\nmean |SHAP| ${number(data.values[f][id])}\n` +
-          `its own rows: ${number(data.signed[f][id])}`,
+        x: data.values[f][place], y,
+        title: `${label(id)}\n${data.features[f]}\nmean |SHAP| ${number(data.values[f][place])}\n` +
+          `its own rows: ${number(data.signed[f][place])}`,
       }));
       const options = horizontal(names, points, x, color(id), { domain: [0, longest] });
       if (shown.length > 1) {
@@ -210,7 +217,8 @@
 
   function heatmap({ data, x }, _state, width) {
     const points = [];
-    data.features.forEach((feature, y) => data.values[y].forEach((value, id) => {
+    data.features.forEach((feature, y) => data.values[y].forEach((value, place) => {
+      const id = ids[place];
       if (value == null) return;
       const shade = data.limit ? Math.max(-1, Math.min(1, value / data.limit)) : 0;
       points.push({
@@ -229,7 +237,7 @@
       points,
       options: {
         height: 62 + 25 * data.features.length, marginLeft: left, marginTop: 8, marginBottom: 44,
-        x: { domain: segments.map((s) => s.id), label: x, tickSize: 0, tickFormat: String, labelAnchor: "center" },
+        x: { domain: ids, label: x, tickSize: 0, tickFormat: String, labelAnchor: "center" },
         y: { domain: range(data.features.length), ...plain, tickFormat: (i) => short(data.features[i], most) },
         opacity: { type: "identity" },
         marks: [
@@ -249,8 +257,8 @@
   function spread({ data, y }, state) {
     const feature = data.features[state.chosen];
     const highest = Math.max(...feature.everyone, ...feature.segments.flat()) || 1;
-    return segments.map(({ id }) => {
-      const own = feature.segments[id];
+    return segments.map(({ id }, place) => {
+      const own = feature.segments[place];
       const points = own.map((share, i) => ({
         share, everyone: feature.everyone[i], i, x: feature.is_number ? i + 0.5 : share, y: feature.is_number ? share : i,
         title: `${label(id)}\n${feature.bins[i]}: ${number(share)} % of its rows\nall rows: ${number(feature.everyone[i])} %`,
@@ -431,7 +439,10 @@
       figure, chart, plot, width: 0, points: [], readout: figure.querySelector(".readout"),
       alt: plot.querySelector("svg").getAttribute("aria-label"),
       // on a phone, all segments one under another are a long way to scroll
-      state: { hidden: new Set(), focus: null, chosen: chart.kind === "facets" && plot.clientWidth > 560 ? "all" : 0 },
+      state: {
+        hidden: new Set(), focus: null,
+        chosen: chart.kind !== "facets" ? 0 : plot.clientWidth > 560 ? "all" : ids[0],
+      },
     };
     plot.tabIndex = 0;
     plot.setAttribute("role", "group");
