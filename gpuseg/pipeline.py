@@ -48,6 +48,7 @@ from gpuseg.outputs.reuse import (
     stored_model,
 )
 from gpuseg.outputs.sketch import Sketch, sketch
+from gpuseg.outputs.unchanged import unchanged_result
 from gpuseg.records import (
     Choice,
     Explained,
@@ -114,6 +115,10 @@ def _run(
     rows = _read(settings, table, destinations, stages)
     if audience is not None:
         audience.check_rows(rows)
+    if keep and model is not None:
+        result = unchanged_result(settings, rows, model, destinations, stages.costs)
+        if result is not None:
+            return result
     earlier = earlier_model(settings, rows) if keep and model is None else EarlierModel()
 
     result, seen = engine.where_it_fits(

@@ -401,6 +401,7 @@ class Segmentation:
     #: by position, ascending; () stands for 0 to n_clusters - 1
     cluster_ids: tuple[int, ...] = ()
     lineage: Lineage | None = None  # None when there was no earlier model
+    unchanged: bool = False  # nothing was done: all that an earlier run left still stands
 
     def __post_init__(self) -> None:
         """Call clusters by their positions where nothing else is said."""

@@ -24,7 +24,7 @@ LAYERS = [
     {"doctor"},
     {"pipeline", "estimator"},
     {"plan", "api", "device_memory", "watch"},
-    {"terminal"},
+    {"terminal", "observing"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

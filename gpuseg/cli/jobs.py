@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpuseg.cli.command import AsJson, Quiet, emit, emit_json, guarded, with_settings
+from gpuseg.cli.reporting import reporter
 from gpuseg.errors import GpusegError, SettingsError
 from gpuseg.interrupts import after_publishing
 from gpuseg.settings import PARAMETERS, Settings
 
 if TYPE_CHECKING:
     from gpuseg.records import Segmentation
-    from gpuseg.terminal import Watcher
+    from gpuseg.stages import Observer
 
 Plots = Annotated[Path | None, typer.Option("--plots", help="Folder for a picture per column.")]
 
@@ -31,13 +31,14 @@ ASSIGN_PARAMETERS = (
     "warehouse",
     "backend",
     "runs_dir",
+    "log_format",
     *CSV_PARAMETERS,
 )
 
 
 WATCH_PARAMETERS = (
     "input_table", "output_table", "model_name", "rowid_column", "watermark_column",
-    "row_scores", "warehouse", "backend", "runs_dir", *CSV_PARAMETERS,
+    "row_scores", "warehouse", "backend", "runs_dir", "log_format", *CSV_PARAMETERS,
 )  # fmt: skip
 
 BUCKETS_PARAMETERS = (
@@ -52,8 +53,15 @@ BUCKETS_PARAMETERS = (
 def run(settings: Settings, *, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Segment a table: read, prepare, sweep, choose, explain, publish."""
     from gpuseg import pipeline
+    from gpuseg.observing.metrics import measured
+    from gpuseg.outputs.reuse import name_before_reading
 
-    _show(pipeline.run(settings, observer=_watcher(quiet)), settings, as_json)
+    with measured(settings.metrics_file, lambda: name_before_reading(settings, None)) as meter:
+        result = pipeline.run(settings, observer=_observer(settings, quiet))
+    with after_publishing():
+        meter.done(result)
+        reporter(settings.log_format).warn(meter.problems)
+    _show(result, settings, as_json)
 
 
 @guarded
@@ -64,7 +72,7 @@ def assign(settings: Settings, *, as_json: AsJson = False, quiet: Quiet = False)
 
     if settings.output_table is None:
         raise SettingsError("nowhere to put the rows: give --output-table (db.table or a file)")
-    _show(pipeline.assign(settings, observer=_watcher(quiet)), settings, as_json)
+    _show(pipeline.assign(settings, observer=_observer(settings, quiet)), settings, as_json)
 
 
 @guarded
@@ -79,7 +87,6 @@ def watch(
     as_json: AsJson = False,
 ) -> None:
     """Place rows that are not in the output yet with the current model, exactly once."""
-    from gpuseg.terminal import print_warnings
     from gpuseg.watch import Round, Watch
     from gpuseg.watch import watch as watch_on
 
@@ -94,14 +101,12 @@ def watch(
         elif found.n_rows:
             emit(lambda out: out.write(f"{found.summary}\n"))
 
-    def say(sentence: str) -> None:
-        print_warnings((sentence,), sys.stderr)
-
+    warn = reporter(settings.log_format).warn
     if interval is not None:
-        watch_on(settings, interval, placed=show, say=say)
+        watch_on(settings, interval, placed=show, say=lambda sentence: warn((sentence,)))
         return
     found = Watch(settings).round()
-    print_warnings(found.warnings, sys.stderr)
+    warn(found.warnings)
     show(found)
 
 
@@ -131,10 +136,10 @@ def buckets(
     """Suggest groupings of single columns (age, spend, months), also for a model's segments."""
     from gpuseg import pipeline
     from gpuseg.outputs.bucket_results import buckets_summary
-    from gpuseg.terminal import print_buckets, print_warnings
+    from gpuseg.terminal import print_buckets
 
-    report = pipeline.buckets(settings, plots=plots, observer=_watcher(quiet))
-    print_warnings(report.warnings, sys.stderr)
+    report = pipeline.buckets(settings, plots=plots, observer=_observer(settings, quiet))
+    reporter(settings.log_format).warn(report.warnings)
     if as_json:
         emit_json(buckets_summary(report))
     else:
@@ -158,7 +163,7 @@ def load(
         emit_json({"table": table, "n_rows": loaded.n_rows, "notes": list(loaded.notes)})
         return
     for note in loaded.notes:
-        sys.stderr.write(f"{note}\n")
+        reporter(settings.log_format).note(note)
     emit(lambda out: out.write(f"{loaded.n_rows:,} rows in {table}\n"))
 
 
@@ -182,7 +187,8 @@ def report(
     else:
         emit(lambda out: out.write(f"{page}\n"))
     if open_it and not _open(page):
-        sys.stderr.write(f"no browser could be started here; open {page} yourself\n")
+        note = f"no browser could be started here; open {page} yourself"
+        reporter(settings.log_format).note(note)
 
 
 def _open(page: Path) -> bool:
@@ -206,17 +212,15 @@ def doctor(*, as_json: AsJson = False) -> None:
         raise typer.Exit(GpusegError.exit_code)
 
 
-def _watcher(quiet: bool) -> Watcher | None:
-    from gpuseg.terminal import Watcher
-
-    return None if quiet else Watcher(sys.stderr)
+def _observer(settings: Settings, quiet: bool) -> Observer | None:
+    return None if quiet else reporter(settings.log_format).observer()
 
 
 def _show(result: Segmentation, settings: Settings, as_json: bool) -> None:
     from gpuseg.outputs.conclusion import summary
-    from gpuseg.terminal import print_segmentation, print_warnings
+    from gpuseg.terminal import print_segmentation
 
-    print_warnings(result.warnings, sys.stderr)
+    reporter(settings.log_format).warn(result.warnings)
     hide = settings.hide_table_contents
     with after_publishing():
         if as_json:

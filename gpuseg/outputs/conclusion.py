@@ -16,6 +16,7 @@ from gpuseg.change import Lineage
 from gpuseg.outputs.manifest import versions
 from gpuseg.outputs.model_names import default_model_name
 from gpuseg.outputs.models import EarlierModel, StoredModel
+from gpuseg.outputs.one_line import one_line
 from gpuseg.outputs.public_ids import public_ids
 from gpuseg.outputs.results import (
     columns_table,
@@ -251,6 +252,8 @@ def summary(result: Segmentation, *, hide_table_contents: bool = False) -> dict[
         "tree": {"depth": tree.depth, "fidelity": tree.fidelity} if tree else None,
         "lineage": [event._asdict() for event in result.lineage.events] if result.lineage else [],
         "output_table": result.output_table,
+        "unchanged": result.unchanged,
+        "summary": one_line(result),
         "warnings": list(result.warnings),
         "seconds": {name: round(cost.seconds, 4) for name, cost in result.stages.items()},
         "time_budget": _time_budget(result),

@@ -7,7 +7,9 @@ a crash leaves in between is finished by whoever comes next, see `publication`.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from gpuseg.interrupts import after_publishing
 from gpuseg.outputs.destinations import Destinations, result_tables
 from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.manifest import (
@@ -34,6 +37,9 @@ from gpuseg.outputs.sketch import Sketch
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.tables.publishing import reached
+
+#: In the run folder: result table -> what its place held when it was published.
+LEFT = "left.json"
 
 
 def keep_run(
@@ -72,14 +78,22 @@ def keep_run(
         )
         _fill(folder, result, table, sketch, settings, destinations)
         reached("run folder")
-        publish_run(
+        left = publish_run(
             runs_dir,
             result.model_name,
             folder.run_id,
             destinations.outputs(result),
             complete=folder.complete,
         )
+    with after_publishing():
+        _record_left(folder.path, left)
     return result
+
+
+def _record_left(run_dir: Path, marks: Mapping[str, str]) -> None:
+    """Keep what the places of the outputs hold now; without it the next run does it all again."""
+    with contextlib.suppress(OSError):
+        replace_file(run_dir / LEFT, json.dumps(dict(marks), indent=1).encode())
 
 
 def record_costs(result: Segmentation) -> None:

@@ -69,7 +69,7 @@ def publish_run(
     outputs: Mapping[str, Output],
     *,
     complete: Callable[[], object] | None = None,
-) -> None:
+) -> dict[str, str]:
     """Let the tables of a run appear and its model become the current one, all or nothing.
 
     The caller holds the model's lock, and has called `finish_publication` under it.
@@ -81,6 +81,11 @@ def publish_run(
     complete
         Shows the folder of a new run; it is removed if nothing appears. None for a run that
         was there before.
+
+    Returns
+    -------
+    marks
+        Result table -> what tells whether its place still holds what was published.
 
     Raises
     ------
@@ -98,7 +103,7 @@ def publish_run(
     except BaseException:
         _forget(journal, entry)
         raise
-    _publish(runs_dir, name, entry, outputs, take_back=lambda: _forget(journal, entry))
+    return _publish(runs_dir, name, entry, outputs, take_back=lambda: _forget(journal, entry))
 
 
 def _publish(
@@ -108,13 +113,15 @@ def _publish(
     outputs: Mapping[str, Output],
     *,
     take_back: Callable[[], None],
-) -> None:
+) -> dict[str, str]:
     """Publish what the journal announces; items of the entry that are no outputs are there."""
     journal = model_folder(runs_dir, name) / JOURNAL
     there = tuple(item for item in entry.items if item.kind not in outputs)
     appeared = False
+    left: dict[str, str] = {}
 
     def write_ahead(marks: Sequence[Marks]) -> None:
+        left.update(zip(outputs, (marks_of.after for marks_of in marks), strict=True))
         coming = tuple(
             Item(kind, output.location, output.append, marks_of)
             for (kind, output), marks_of in zip(outputs.items(), marks, strict=True)
@@ -136,6 +143,7 @@ def _publish(
         if not appeared:
             take_back()
         raise
+    return left
 
 
 def finish_publication(

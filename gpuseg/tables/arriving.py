@@ -85,45 +85,51 @@ def _some(source: Location, where: Rows, columns: tuple[str, ...] | None = None)
 
 def _by_ids(source: Location, output: Location, new: Newness, low: str | None) -> pa.Table:
     """Compare row ids here, because the two tables live in different places."""
-    known = _ids(output, new, low)
-    if known is None or new.rowid is None:
+    if new.rowid is None or not _is_there(output):
         return _some(source, Rows(new, low))
     ids = _some(source, Rows(new, low), (new.rowid,))[new.rowid]
-    wanted = ids.filter(absent(ids, known)).unique()
-    if len(wanted) > MOST_NAMED_IDS:
+    unknown = ids.filter(absent(ids, _known(output, new.rowid, ids)))
+    if len(unknown) > MOST_NAMED_IDS:
         rows = _some(source, Rows(new, low))
-        return rows.filter(absent(rows[new.rowid], known))
-    texts = [str(text) for text in wanted.drop_null().cast(pa.string()).to_pylist()]
-    firsts = range(0, max(len(texts), 1), NAMED_IDS)
-    blocks = [texts[first : first + NAMED_IDS] for first in firsts]
-    return pa.concat_tables(_some(source, Rows(new, low, None, tuple(ids))) for ids in blocks)
+        return rows.filter(absent(rows[new.rowid], _known(output, new.rowid, ids)))
+    return _named(source, Rows(new, low), unknown)
 
 
 def _from_files(
     source: Location, output: Location, new: Newness, low: str | None, csv: CsvOptions
 ) -> pa.Table:
-    known = _ids(output, new, low)
-
     def choose(rows: pa.Table) -> Any:
         chosen = from_low(rows, new, low)
-        if known is None or new.rowid is None:
+        if new.rowid is None or not _is_there(output):
             return chosen
-        return pc.and_(chosen, absent(rows[new.rowid], known))
+        ids = rows[new.rowid]
+        return pc.and_(chosen, absent(ids, _known(output, new.rowid, ids.filter(chosen))))
 
     return read_chosen(source, new.columns, choose, csv=csv)
 
 
-def _ids(output: Location, new: Newness, low: str | None) -> pa.ChunkedArray | None:
-    """Return the row ids of the output from the watermark on; None where there is no table."""
-    if new.rowid is None or not _is_there(output):
-        return None
-    if output.in_warehouse:
-        try:
-            return _some(output, Rows(new, low), (new.rowid,))[new.rowid]
-        except TableNotFoundError:
-            return None
-    rows = read_narrow(output, new.columns)
-    return rows.filter(from_low(rows, new, low))[new.rowid]
+def _known(output: Location, rowid: str, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return row ids of the output: all of them, or of these ids those that are there."""
+    if not output.in_warehouse:
+        return read_narrow(output, (rowid,))[rowid]
+    try:
+        if len(ids) > MOST_NAMED_IDS:
+            return _some(output, Rows(Newness(rowid)), (rowid,))[rowid]
+        return _named(output, Rows(Newness(rowid)), ids, (rowid,))[rowid]
+    except TableNotFoundError:
+        return ids.slice(0, 0)
+
+
+def _named(
+    location: Location, where: Rows, ids: pa.ChunkedArray, columns: tuple[str, ...] | None = None
+) -> pa.Table:
+    """Read the rows of these ids, a block of them in each statement."""
+    texts = tuple(map(str, ids.drop_null().cast(pa.string()).unique().to_pylist()))
+    blocks = [
+        _some(location, where._replace(among=texts[first : first + NAMED_IDS]), columns)
+        for first in range(0, max(len(texts), 1), NAMED_IDS)
+    ]
+    return pa.concat_tables(blocks)
 
 
 def _highest(output: Location, column: str) -> str | None:

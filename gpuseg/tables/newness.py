@@ -91,7 +91,7 @@ class Rows(NamedTuple):
         if rowid is not None and there:
             conditions.append(f"({without(rowid, there)} OR gpuseg_in.{quoted(rowid)} IS NULL)")
         if rowid is not None and self.among is not None:
-            among = ", ".join(map(literal, self.among))
+            among = ", ".join(map(literal, self.among)) or "NULL"
             conditions.append(f"gpuseg_in.{quoted(rowid)} IN ({among})")
         return " AND ".join(conditions) or "1 = 1"
 
