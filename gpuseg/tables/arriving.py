@@ -123,13 +123,12 @@ def _known(output: Location, rowid: str, ids: pa.ChunkedArray) -> pa.ChunkedArra
 def _named(
     location: Location, where: Rows, ids: pa.ChunkedArray, columns: tuple[str, ...] | None = None
 ) -> pa.Table:
-    """Read the rows of these ids, a block of them in each statement."""
+    """Read the rows of these ids, a block of them in each statement, and those without one."""
     texts = tuple(map(str, ids.drop_null().cast(pa.string()).unique().to_pylist()))
-    blocks = [
-        _some(location, where._replace(among=texts[first : first + NAMED_IDS]), columns)
-        for first in range(0, max(len(texts), 1), NAMED_IDS)
-    ]
-    return pa.concat_tables(blocks)
+    blocks = [texts[first : first + NAMED_IDS] for first in range(0, len(texts), NAMED_IDS)]
+    if ids.null_count or not blocks:
+        blocks.append(())
+    return pa.concat_tables(_some(location, where._replace(among=b), columns) for b in blocks)
 
 
 def _highest(output: Location, column: str) -> str | None:

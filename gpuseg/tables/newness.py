@@ -54,7 +54,7 @@ class Newness(NamedTuple):
 class Rows(NamedTuple):
     """Which rows of a table to read: all that is set must hold.
 
-    Rows that cannot be told, because the value is missing, are always among them.
+    Where the watermark or, for `absent_from`, the row id is missing, a row is read.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Rows(NamedTuple):
     absent_from
         A table of the same database in which the row id must not occur; it may not be there.
     among
-        Row ids, as texts.
+        Row ids, as texts; when empty, the rows that have none.
     """
 
     new: Newness
@@ -91,8 +91,10 @@ class Rows(NamedTuple):
         if rowid is not None and there:
             conditions.append(f"({without(rowid, there)} OR gpuseg_in.{quoted(rowid)} IS NULL)")
         if rowid is not None and self.among is not None:
-            among = ", ".join(map(literal, self.among)) or "NULL"
-            conditions.append(f"gpuseg_in.{quoted(rowid)} IN ({among})")
+            among = ", ".join(map(literal, self.among))
+            conditions.append(
+                f"gpuseg_in.{quoted(rowid)} {f'IN ({among})' if among else 'IS NULL'}"
+            )
         return " AND ".join(conditions) or "1 = 1"
 
 
