@@ -9,6 +9,7 @@ has to be remembered from round to round. See docs/decisions/watching.md.
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 from gpuseg import pipeline
 from gpuseg.backends.select import select_backend
 from gpuseg.errors import SettingsError, SinkError, SourceError, TableNotFoundError
+from gpuseg.interrupts import SIGNALS
 from gpuseg.outputs.model_names import model_folder
 from gpuseg.outputs.models import StoredModel, champion, load_model
 from gpuseg.outputs.publication import JOURNAL, heal
@@ -37,6 +39,8 @@ PATIENCE_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 300.0
 
 STOPPED = "stopped between two rounds; all rows that were placed are in the output"
+
+CUT_OFF = "cut off within a round; its rows are all in the output, or none of them"
 
 #: Called with a sentence for people.
 Say = Callable[[str], None]
@@ -281,9 +285,11 @@ class _Stop:
     @classmethod
     @contextmanager
     def on_signals(cls) -> Iterator[_Stop]:
-        """Listen while the block runs."""
+        """Listen while the block runs, to the signals that the process was not told to ignore."""
         stop = cls()
-        before = {s: signal.signal(s, stop._came) for s in (signal.SIGINT, signal.SIGTERM)}
+        is_main = threading.current_thread() is threading.main_thread()
+        heard = [n for n in SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+        before = {number: signal.signal(number, stop._came) for number in heard if is_main}
         try:
             yield stop
         finally:
@@ -292,7 +298,7 @@ class _Stop:
 
     def _came(self, _number: int, _frame: Any) -> None:
         if self._asleep or self._asked:
-            raise KeyboardInterrupt(STOPPED if self._asleep else "")
+            raise KeyboardInterrupt(STOPPED if self._asleep else CUT_OFF)
         self._asked = True
 
     def sleep(self, seconds: float) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from gpuseg.errors import DataError, SettingsError
@@ -142,6 +143,20 @@ def test_of_many_writers_at_once_each_row_comes_once(place, kind):
     assert sum(written) == 40
     ids = read_table(target).arrow["Id"].to_pylist()
     assert sorted(map(int, ids)) == list(range(40))
+
+
+def test_sqlite_answers_too(tmp_path):
+    warehouse = f"adbc:adbc_driver_sqlite?uri={tmp_path / 's.sqlite'}"
+    source, target = (locate(f"main.{name}", warehouse=warehouse) for name in ("a", "b"))
+    given = pa.table({"Id": ["1", "2", "3", None], "seen at": [5, 6, 7, 8]})
+    publish([Output(source, given)])
+    for new in (BY_ID, BY_MARK, BY_BOTH):
+        publish([Output(target, given.slice(0, 2))])
+        found = read_newcomers(source, target, new)
+        fitting = found.rows.filter(pc.is_valid(found.rows["Id"]))
+        assert fitting["Id"].to_pylist() == ["3"]
+        assert publish([Output(target, fitting, True, new)]) == (1,)
+        assert publish([Output(target, fitting, True, new)]) == (0,)
 
 
 def test_a_new_part_brings_its_rows_and_no_other_part_is_changed(place, tmp_path):
