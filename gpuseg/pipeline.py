@@ -45,6 +45,7 @@ from gpuseg.outputs.reuse import (
     stored_model,
 )
 from gpuseg.outputs.sketch import Sketch, sketch
+from gpuseg.outputs.unchanged import unchanged_result
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.stages import Deadline, Observer, Stages
@@ -130,6 +131,10 @@ def _run(
     rows = rooms.read(settings, table, destinations, stages)
     if audience is not None:
         audience.check_rows(rows)
+    if keep and model is not None:
+        result = unchanged_result(settings, rows, model, destinations, stages.costs)
+        if result is not None:
+            return result
     is_fit = keep and model is None
     earlier = earlier_model(settings, rows, past) if is_fit else EarlierModel()
 
@@ -235,6 +240,20 @@ def assign(
     stages = Stages(observer)
 
     rows = rooms.read(settings, table, destinations, stages)
+    result = place_rows(settings, engine, rows, model, stages)
+    result = replace(result, warnings=(*healed, *result.warnings))
+    if settings.output_table is None:
+        return result
+    with stages.stage("publish") as stage:
+        destinations.publish(result)
+        stage.detail = destinations.summary
+    return replace(result, output_table=settings.output_table)
+
+
+def place_rows(
+    settings: Settings, engine: Engine, rows: Table, model: StoredModel, stages: Stages
+) -> Segmentation:
+    """Prepare and place rows that are in memory; nothing is written."""
 
     def placed(engine: Engine) -> Segmentation:
         features = rooms.prepare(settings, engine.backend, rows, model, stages)
@@ -243,14 +262,7 @@ def assign(
             stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
         return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
 
-    result = engine.where_it_fits(placed)
-    result = replace(result, warnings=(*healed, *result.warnings))
-    if settings.output_table is None:
-        return result
-    with stages.stage("publish") as stage:
-        destinations.publish(result)
-        stage.detail = destinations.summary
-    return replace(result, output_table=settings.output_table)
+    return engine.where_it_fits(placed)
 
 
 @within_memory

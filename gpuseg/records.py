@@ -445,6 +445,7 @@ class Segmentation:
     #: by position, ascending; () stands for 0 to n_clusters - 1
     cluster_ids: tuple[int, ...] = ()
     lineage: Lineage | None = None  # None when there was no earlier model
+    unchanged: bool = False  # nothing was done: all that an earlier run left still stands
 
     gate: Verdict | None = None  # None when nothing was to be published
     #: the run whose model was current and is continued, or whose model placed the rows

@@ -24,7 +24,7 @@ LAYERS = [
     {"doctor", "rooms"},
     {"pipeline", "estimator"},
     {"plan", "plan_memory", "api", "device_memory", "watch"},
-    {"terminal", "terminal_models"},
+    {"terminal", "terminal_models", "observing"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -7,7 +7,9 @@ a crash leaves in between is finished by whoever comes next, see `publication`.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from gpuseg.interrupts import after_publishing
 from gpuseg.outputs.change_facts import change_facts
 from gpuseg.outputs.destinations import Destinations, result_tables
 from gpuseg.outputs.durable import replace_file, writing
@@ -38,6 +41,9 @@ from gpuseg.tables import publishing
 
 #: Rows that are hashed at a time.
 _HASHED_ROWS = 1 << 19
+
+#: In the run folder: result table -> what its place held when it was published.
+LEFT = "left.json"
 
 
 def keep_run(
@@ -81,14 +87,22 @@ def keep_run(
         if _is_refused(result):
             folder.complete()
             return result
-        publish_run(
+        left = publish_run(
             runs_dir,
             result.model_name,
             folder.run_id,
             destinations.outputs(result),
             complete=folder.complete,
         )
+    with after_publishing():
+        _record_left(folder.path, left)
     return result
+
+
+def _record_left(run_dir: Path, marks: Mapping[str, str]) -> None:
+    """Keep what the places of the outputs hold now; without it the next run does it all again."""
+    with contextlib.suppress(OSError):
+        replace_file(run_dir / LEFT, json.dumps(dict(marks), indent=1).encode())
 
 
 def record_costs(result: Segmentation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from gpuseg.errors import ModelError, SettingsError
@@ -122,8 +123,9 @@ def required_model(settings: Settings) -> StoredModel:
     return load_model(Path(settings.runs_dir), settings.model_name)
 
 
+@lru_cache(maxsize=4)
 def encoder_of(model: StoredModel) -> Encoder:
-    """Return the model's encoder.
+    """Return the model's encoder; kept, because rows may come one by one.
 
     Raises
     ------
