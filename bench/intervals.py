@@ -39,9 +39,10 @@ BACKEND = NumPyBackend()
 K_VALUES = range(2, 10)
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
-#: Rows scored in one round, and the ends of rounds that stop when the winner is clear.
+#: Rows scored in one round, and the ends of rounds that stop when the winner is clear: a run
+#: begins with 1,000 rows.
 SIZES = (300, 1_000, 2_000)
-ROUNDS = (500, 1_000, 2_000)
+ROUNDS, ROUNDS_OF_FEW = (1_000, 2_000, 4_000), (500, 1_000)
 
 #: Standard errors that the 95 % interval of a difference reaches; those of means have their own.
 DIFFERENCE_REACH = 2.17
@@ -186,7 +187,8 @@ def rows_of(tables: dict[str, Any], repeats: int) -> Iterator[dict[str, Any]]:
     for name, make in tables.items():
         of = population(make())
         n_samples = of.values.shape[1]
-        for ends in [*((size,) for size in SIZES if 2 * size <= n_samples), ROUNDS]:
+        rounds = ROUNDS if n_samples > ROUNDS[-1] else ROUNDS_OF_FEW
+        for ends in [*((size,) for size in SIZES if 2 * size <= n_samples), rounds]:
             row = {"table": name, "n_samples": n_samples} | study(of, ends, repeats)
             if len(ends) == 1:
                 row["plain_over_stated_stderr"] = plain_stderr(of, ends[0]) / row["stated_stderr"]
