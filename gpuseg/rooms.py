@@ -201,7 +201,12 @@ def look_back(
         # it takes as long as the silhouettes of the sweep: only for the one who asks for it
         if settings.publish == "if-better" and places is not None:
             silhouette = earlier_silhouette(
-                backend, features, places.cluster_ids, swept.scored_rows, progress=stage.progress
+                backend,
+                features,
+                places.cluster_ids,
+                swept,
+                result.n_clusters,
+                progress=stage.progress,
             )
         return with_evidence(
             settings, table, features, result, earlier, places, stage,
