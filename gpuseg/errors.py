@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class GpusegError(Exception):
@@ -72,9 +73,19 @@ class DeviceMemoryError(GpusegError, MemoryError):
 
 
 class GateRefusedError(GpusegError):
-    """A gate refused to publish; the previous result stands."""
+    """A gate refused to publish; the previous result stands.
+
+    Parameters
+    ----------
+    result
+        The `records.Segmentation` that was refused; it is kept in its run folder.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class SourceError(GpusegError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:  # importing gpuseg must stay quick
     import pyarrow as pa
 
-    from gpuseg.change import Lineage
+    from gpuseg.change import Change, Footprint, Lineage, Verdict
 
 #: A NumPy or a CuPy array; which one is the backend's business.
 Array = Any
@@ -396,12 +396,18 @@ class Segmentation:
     tree: SegmentTree | None = None
     #: one for each cluster id; outputs.segments.discreet leaves table contents out of them
     segments: tuple[Segment, ...] = ()
+    change: Change | None = None  # since the run before; None when there was none
+    footprint: Footprint | None = None  # None when nothing is kept on disk
     max_seconds: float | None = None  # what the run was given, if limited
     cut: tuple[str, ...] = ()  # what was left unfinished for that, in words
     #: by position, ascending; () stands for 0 to n_clusters - 1
     cluster_ids: tuple[int, ...] = ()
     lineage: Lineage | None = None  # None when there was no earlier model
     unchanged: bool = False  # nothing was done: all that an earlier run left still stands
+
+    gate: Verdict | None = None  # None when nothing was to be published
+    #: the run whose model was current and is continued, or whose model placed the rows
+    earlier_run_id: str | None = None
 
     def __post_init__(self) -> None:
         """Call clusters by their positions where nothing else is said."""

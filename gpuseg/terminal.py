@@ -130,6 +130,13 @@ def _console(stream: TextIO) -> Console:
     return _Console(file=stream, highlight=False, width=None if stream.isatty() else 160)
 
 
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], stream: TextIO
+) -> None:
+    """Print a plain table."""
+    _console(stream).print(_table(title, columns, rows))
+
+
 def print_segmentation(
     result: Segmentation, stream: TextIO, *, hide_table_contents: bool = False
 ) -> None:

@@ -21,10 +21,10 @@ LAYERS = [
     {"outputs"},
     {"nightly"},
     {"activation"},
-    {"doctor"},
+    {"doctor", "rooms"},
     {"pipeline", "estimator"},
     {"plan", "api", "device_memory", "watch"},
-    {"terminal", "observing"},
+    {"terminal", "terminal_models", "observing"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

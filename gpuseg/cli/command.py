@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -19,9 +19,14 @@ from gpuseg.errors import GpusegError, SinkError
 from gpuseg.interrupts import ending_cleanly
 from gpuseg.settings import PARAMETERS, Settings, base_type, resolve
 
+if TYPE_CHECKING:
+    from gpuseg.outputs.past_run import PastRun
+
 INTERRUPTED = 130
 
 CONFIG_HELP = "Read parameters from a YAML file, or from the notebook's task in a digdag .dig file."
+
+MANIFEST_HELP = "Do a past run again: its run folder, or its manifest.json; options go before it."
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
@@ -61,20 +66,37 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
-def with_settings(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these parameters; it receives them as `Settings`."""
+def with_settings(
+    names: Iterable[str], *, past_runs: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these parameters; it receives them as `Settings`.
+
+    Parameters
+    ----------
+    past_runs
+        Whether they may come from the manifest of a past run, which is then given as `past`.
+    """
     chosen = tuple(names)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def call(*, config: Path | None = None, **options: Any) -> None:
+        def call(
+            *, config: Path | None = None, from_manifest: Path | None = None, **options: Any
+        ) -> None:
             given = {name: options.pop(name) for name in chosen}
-            command(_resolve(given, config), **options)
+            if from_manifest is None:
+                command(_resolve(given, config), **options)
+            else:
+                past = _past_run(from_manifest)
+                command(_resolve(given, config, past), past=past, **options)
 
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         source = Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)]
-        return _dressed(
-            call, command, [*map(_option, chosen), _keyword("config", source, None), *own]
-        )
+        extra = [_keyword("config", source, None)]
+        if past_runs:
+            own = [parameter for parameter in own if parameter.name != "past"]
+            again = Annotated[Path | None, typer.Option("--from-manifest", help=MANIFEST_HELP)]
+            extra.append(_keyword("from_manifest", again, None))
+        return _dressed(call, command, [*map(_option, chosen), *extra, *own])
 
     return decorate
 
@@ -125,11 +147,21 @@ def default_text(name: str) -> str:
     return f" [default: {','.join(default) if isinstance(default, tuple) else default}]"
 
 
-def _resolve(given: Mapping[str, Any], config: Path | None) -> Settings:
+def _resolve(
+    given: Mapping[str, Any], config: Path | None, past: PastRun | None = None
+) -> Settings:
     from gpuseg.config import read_config
 
     content = read_config(config, environ=os.environ) if config else None
+    if past is not None:
+        return past.resolve(given, environ=os.environ, config=content)
     return resolve(given, environ=os.environ, config=content)
+
+
+def _past_run(where: Path) -> PastRun:
+    from gpuseg.outputs.past_run import read_past_run
+
+    return read_past_run(where)
 
 
 def _fail(shown: Reporter, message: str, exit_code: int, debug: bool) -> NoReturn:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpuseg.cli.command import AsJson, Quiet, emit, emit_json, guarded, with_settings
 from gpuseg.cli.reporting import reporter
-from gpuseg.errors import GpusegError, SettingsError
+from gpuseg.errors import GateRefusedError, GpusegError, SettingsError
 from gpuseg.interrupts import after_publishing
 from gpuseg.settings import PARAMETERS, Settings
 
@@ -49,15 +49,26 @@ BUCKETS_PARAMETERS = (
 
 
 @guarded
-@with_settings(PARAMETERS)
-def run(settings: Settings, *, as_json: AsJson = False, quiet: Quiet = False) -> None:
+@with_settings(PARAMETERS, past_runs=True)
+def run(
+    settings: Settings,
+    *,
+    past: Any = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
     """Segment a table: read, prepare, sweep, choose, explain, publish."""
     from gpuseg import pipeline
     from gpuseg.observing.metrics import measured
     from gpuseg.outputs.reuse import name_before_reading
 
     with measured(settings.metrics_file, lambda: name_before_reading(settings, None)) as meter:
-        result = pipeline.run(settings, observer=_observer(settings, quiet))
+        try:
+            result = pipeline.run(settings, observer=_observer(settings, quiet), past=past)
+        except GateRefusedError as refusal:
+            if as_json and refusal.result is not None:
+                _emit_summary(refusal.result, settings)
+            raise
     with after_publishing():
         meter.done(result)
         reporter(settings.log_format).warn(meter.problems)
@@ -216,15 +227,20 @@ def _observer(settings: Settings, quiet: bool) -> Observer | None:
     return None if quiet else reporter(settings.log_format).observer()
 
 
-def _show(result: Segmentation, settings: Settings, as_json: bool) -> None:
+def _emit_summary(result: Segmentation, settings: Settings) -> None:
     from gpuseg.outputs.conclusion import summary
+
+    emit_json(summary(result, hide_table_contents=settings.hide_table_contents))
+
+
+def _show(result: Segmentation, settings: Settings, as_json: bool) -> None:
     from gpuseg.terminal import print_segmentation
 
     reporter(settings.log_format).warn(result.warnings)
     hide = settings.hide_table_contents
     with after_publishing():
         if as_json:
-            emit_json(summary(result, hide_table_contents=hide))
+            _emit_summary(result, settings)
         else:
             emit(lambda out: print_segmentation(result, out, hide_table_contents=hide))
 

@@ -79,16 +79,20 @@ def earlier_places(
     earlier
         The current model; the files of its run are looked for in `settings.runs_dir`.
     """
-    found: EarlierPlaces | None = None
-    why: tuple[str, ...] = ()
-    if settings.rowid_column in table.arrow.column_names:  # if not, `prepare` will say so
-        assert settings.rowid_column is not None
-        found, why = _by_rowid(settings, table, settings.rowid_column, earlier)
-        progress(0.2)
-    if found is not None:
-        return Found(found, found, why)
+    known = known_places(settings, table, earlier)
+    if known.places is not None:
+        return known
     placed = _by_model(backend, table, earlier, part(progress, 0.2, 1.0))
-    return placed._replace(warnings=(*why, *placed.warnings))
+    return placed._replace(warnings=(*known.warnings, *placed.warnings))
+
+
+def known_places(settings: Settings, table: Table, earlier: StoredModel) -> Found:
+    """Find rows by their ids alone; None where there is no `rowid_column`, or too few are known."""
+    if settings.rowid_column not in table.arrow.column_names:  # `prepare` will say so
+        return Found(None, None)
+    assert settings.rowid_column is not None
+    found, why = _by_rowid(settings, table, settings.rowid_column, earlier)
+    return Found(found, found, why)
 
 
 def _by_model(backend: Backend, table: Table, earlier: StoredModel, progress: Progress) -> Found:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from gpuseg.backends.base import Backend
 from gpuseg.backends.select import Engine
 from gpuseg.change import Lineage
+from gpuseg.outputs.change_facts import change_summary
 from gpuseg.outputs.manifest import versions
 from gpuseg.outputs.model_names import default_model_name
 from gpuseg.outputs.models import EarlierModel, StoredModel
@@ -105,6 +106,7 @@ def conclude(
         segments=segments,
         max_seconds=settings.max_seconds,
         cut=swept.cut,
+        earlier_run_id=_run_id_of(stored or earlier.model),
     )
 
 
@@ -139,6 +141,7 @@ def conclude_placed(
         n_features=int(features.X.shape[1]),
         warnings=(*engine.warnings, *features.warnings),
         segments=model.segments,
+        earlier_run_id=_run_id_of(model),
     )
 
 
@@ -147,6 +150,11 @@ def _labels(
 ) -> np.ndarray:
     """Return the id of each row's cluster, in the table's order."""
     return public_ids(features.in_table_order(backend.to_host(fit.labels)), cluster_ids)
+
+
+def _run_id_of(model: StoredModel | None) -> str | None:
+    """Return the run that made a model; one that is in memory only has none."""
+    return model.run_id or None if model is not None else None
 
 
 def _named(
@@ -251,9 +259,12 @@ def summary(result: Segmentation, *, hide_table_contents: bool = False) -> dict[
         "segments": segments_summary(segments, result.cluster_sizes),
         "tree": {"depth": tree.depth, "fidelity": tree.fidelity} if tree else None,
         "lineage": [event._asdict() for event in result.lineage.events] if result.lineage else [],
+        "change": change_summary(result.change, hide_table_contents=hide_table_contents),
         "output_table": result.output_table,
         "unchanged": result.unchanged,
         "summary": one_line(result),
+        "published": result.gate is None or result.gate.passed,
+        "gate": result.gate.as_dict() if result.gate else None,
         "warnings": list(result.warnings),
         "seconds": {name: round(cost.seconds, 4) for name, cost in result.stages.items()},
         "time_budget": _time_budget(result),

@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from gpuseg.errors import SettingsError
+from gpuseg.outputs.change_facts import change_tables
 from gpuseg.outputs.manifest import Output as Written
 from gpuseg.outputs.model_names import check_model_name
 from gpuseg.outputs.results import (
     CLUSTER_COLUMN,
     check_names_are_free,
-    lineage_table,
     output_schema,
     without_own_columns,
 )
@@ -32,6 +32,10 @@ EXPORTS: Mapping[str, str] = {
     "profiles": "export_profiles",
     "k_scores": "export_k_scores",
     "rules": "export_rules",
+    "lineage": "export_lineage",
+    "migration": "export_migration",
+    "movements": "export_movements",
+    "drift": "export_drift",
 }
 
 
@@ -154,8 +158,10 @@ def result_tables(result: Segmentation) -> dict[str, pa.Table]:
         tables["tree"] = result.tree.leaves
     if result.segments:
         tables["segments"] = segments_table(result.segments, result.cluster_sizes)
-    if result.lineage is not None:
-        tables["lineage"] = lineage_table(result.lineage.events)
+    if result.footprint is not None:
+        tables |= change_tables(result.change)
+        if result.footprint.movements is not None:
+            tables["movements"] = result.footprint.movements
     return tables
 
 

@@ -19,6 +19,7 @@ import polars as pl
 import pyarrow as pa
 
 from gpuseg.interrupts import after_publishing
+from gpuseg.outputs.change_facts import change_facts
 from gpuseg.outputs.destinations import Destinations, result_tables
 from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.manifest import (
@@ -32,7 +33,7 @@ from gpuseg.outputs.manifest import (
 from gpuseg.outputs.models import save_model
 from gpuseg.outputs.publication import publish_run
 from gpuseg.outputs.report import REPORT, ReportInput, write_report
-from gpuseg.outputs.run_folder import ROWS, RunFolder
+from gpuseg.outputs.run_folder import ROWS, RunFolder, table_files
 from gpuseg.outputs.sketch import Sketch
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
@@ -50,6 +51,8 @@ def keep_run(
     destinations: Destinations,
 ) -> Segmentation:
     """Write the run folder, publish the tables, and make the model the current one.
+
+    What the gate refused is kept in its run folder, and nothing else changes.
 
     Parameters
     ----------
@@ -74,10 +77,13 @@ def keep_run(
             run_id=folder.run_id,
             run_dir=str(folder.path),
             report=str(folder.path / REPORT),
-            output_table=_rows_place(folder, destinations),
+            output_table=_rows_place(folder, result, destinations),
         )
         _fill(folder, result, table, sketch, settings, destinations)
         reached("run folder")
+        if _is_refused(result):
+            folder.complete()
+            return result
         left = publish_run(
             runs_dir,
             result.model_name,
@@ -105,10 +111,14 @@ def record_costs(result: Segmentation) -> None:
         replace_file(path, manifest_bytes(facts))
 
 
-def _rows_place(folder: RunFolder, destinations: Destinations) -> str:
-    if destinations.rows is not None:
+def _is_refused(result: Segmentation) -> bool:
+    return result.gate is not None and not result.gate.passed
+
+
+def _rows_place(folder: RunFolder, result: Segmentation, destinations: Destinations) -> str:
+    if destinations.rows is not None and not _is_refused(result):
         return destinations.rows.display
-    return str(folder.path / "tables" / f"{ROWS}.parquet")
+    return str(table_files(folder.path, ROWS)[0])
 
 
 def _fill(
@@ -126,6 +136,9 @@ def _fill(
         folder.write_table(ROWS, result.table)  # for others too, so it is Parquet in any case
     else:
         folder.write_rows(result.table)
+    if result.footprint is not None:
+        for name, text in result.footprint.texts.items():
+            folder.write_text(name, text)
     if result.tree is not None:
         folder.write_text("tree.txt", result.tree.text)
         folder.write_text("tree.sql", result.tree.sql)
@@ -170,6 +183,12 @@ def _manifest(
         outputs=tuple(destinations.written(result)),
         warnings=result.warnings,
         extras={"notes": table.notes, "reason": result.reason},
+        change=change_facts(result.change),
+        cluster_sizes=dict(zip(result.cluster_ids, result.cluster_sizes, strict=True)),
+        status="refused" if _is_refused(result) else "published",
+        gate=result.gate.as_dict() if result.gate else None,
+        earlier_run_id=result.earlier_run_id,
+        working_folder=str(Path.cwd()),
     )
 
 
@@ -180,12 +199,18 @@ def _utc(seconds_ago: float) -> str:
 
 def content_hash(table: pa.Table) -> str:
     """Return 32 hexadecimal digits that depend on the rows but not on their order."""
-    rows = np.zeros(table.num_rows, dtype=np.uint64)
-    for position, column in enumerate(table.columns):
-        rows = rows * np.uint64(0x9E3779B97F4A7C15) + _column_hashes(column, position)
+    rows = row_hashes(table)
     total = int(rows.sum(dtype=np.uint64))
     mixed = int(np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0))
     return f"{total:016x}{mixed:016x}"
+
+
+def row_hashes(table: pa.Table) -> np.ndarray:
+    """Return a number for the content of each row, (n_rows,) uint64."""
+    rows = np.zeros(table.num_rows, dtype=np.uint64)
+    for position, column in enumerate(table.columns):
+        rows = rows * np.uint64(0x9E3779B97F4A7C15) + _column_hashes(column, position)
+    return rows
 
 
 def _column_hashes(column: pa.ChunkedArray, seed: int) -> np.ndarray:

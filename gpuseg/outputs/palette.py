@@ -63,14 +63,19 @@ THEME = {
 }
 
 
-def cluster_slots(cluster_ids: Sequence[int]) -> dict[int, int]:
+def cluster_slots(cluster_ids: Sequence[int], others: Sequence[int] = ()) -> dict[int, int]:
     """Return which of the colours each cluster has: the same every night, as far as it can.
 
     A cluster's own colour follows from its id. Where two have the same one, the younger
     cluster takes the next that is free; only more clusters than colours repeat them.
+
+    Parameters
+    ----------
+    others
+        Clusters of earlier runs: they take what is left.
     """
     slots: dict[int, int] = {}
-    for cluster in sorted(cluster_ids):
+    for cluster in (*sorted(cluster_ids), *sorted(set(others) - set(cluster_ids))):
         wanted = [(cluster + step) % len(CLUSTERS) for step in range(len(CLUSTERS))]
         taken = set(slots.values())
         slots[cluster] = next((slot for slot in wanted if slot not in taken), wanted[0])
@@ -82,6 +87,6 @@ def cluster_colors(cluster_ids: Sequence[int]) -> dict[int, str]:
     return {cluster: CLUSTERS[slot] for cluster, slot in cluster_slots(cluster_ids).items()}
 
 
-def cluster_names(cluster_ids: Sequence[int]) -> dict[int, str]:
+def cluster_names(cluster_ids: Sequence[int], others: Sequence[int] = ()) -> dict[int, str]:
     """Return the name of each cluster's colour in `THEME`."""
-    return {cluster: f"c{slot}" for cluster, slot in cluster_slots(cluster_ids).items()}
+    return {cluster: f"c{slot}" for cluster, slot in cluster_slots(cluster_ids, others).items()}

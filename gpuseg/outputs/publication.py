@@ -16,15 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
-
 from gpuseg.errors import GpusegError, ModelError, UnsureError
 from gpuseg.outputs.durable import replace_file, sync_folder, writing
 from gpuseg.outputs.locking import ModelBusyError, model_lock
 from gpuseg.outputs.manifest import MANIFEST
 from gpuseg.outputs.model_names import check_run_id, model_folder, refuse_link
 from gpuseg.outputs.models import champion, promote
-from gpuseg.outputs.run_folder import ROWS, read_rows
+from gpuseg.outputs.run_folder import read_kept_table
 from gpuseg.tables import Location, Marks, Output, mark, publish
 from gpuseg.tables.publishing import reached
 
@@ -53,12 +51,15 @@ class Entry:
         The run that is being published.
     is_new
         Whether its run folder is nothing worth if its tables never appear.
+    how
+        Why it is published, for the history: see `promote`.
     items
         What is to appear; none while nothing can have appeared yet.
     """
 
     run_id: str
     is_new: bool
+    how: str = "run"
     items: tuple[Item, ...] = ()
 
 
@@ -69,6 +70,7 @@ def publish_run(
     outputs: Mapping[str, Output],
     *,
     complete: Callable[[], object] | None = None,
+    how: str = "run",
 ) -> dict[str, str]:
     """Let the tables of a run appear and its model become the current one, all or nothing.
 
@@ -81,6 +83,8 @@ def publish_run(
     complete
         Shows the folder of a new run; it is removed if nothing appears. None for a run that
         was there before.
+    how
+        See `promote`.
 
     Returns
     -------
@@ -95,7 +99,7 @@ def publish_run(
         Nobody can tell whether it has; `finish_publication` finds out.
     """
     journal = model_folder(runs_dir, name) / JOURNAL
-    entry = Entry(run_id, is_new=complete is not None)
+    entry = Entry(run_id, is_new=complete is not None, how=how)
     try:
         _write(journal, entry)
         if complete is not None:
@@ -131,7 +135,7 @@ def _publish(
     def make_current() -> None:
         nonlocal appeared
         appeared = True  # from here on the run folder describes tables that are there
-        promote(runs_dir, name, entry.run_id)
+        promote(runs_dir, name, entry.run_id, how=entry.how)
         reached("promoted")
         _remove(journal)
 
@@ -265,14 +269,7 @@ def _state(item: Item) -> str:
 
 
 def _output(run_dir: Path, item: Item) -> Output:
-    try:
-        if item.kind == ROWS:
-            table = read_rows(run_dir)
-        else:
-            table = pq.read_table(run_dir / "tables" / f"{item.kind}.parquet")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"'{run_dir}' does not hold the table '{item.kind}': {error}") from error
-    return Output(item.location, table, append=item.append)
+    return Output(item.location, read_kept_table(run_dir, item.kind), append=item.append)
 
 
 def _forget(journal: Path, entry: Entry) -> None:
@@ -291,6 +288,7 @@ def _write(journal: Path, entry: Entry) -> None:
         "format_version": _FORMAT_VERSION,
         "run_id": entry.run_id,
         "is_new": entry.is_new,
+        "how": entry.how,
         "items": [
             {
                 "kind": item.kind,
@@ -319,7 +317,9 @@ def _read(journal: Path, warehouse: str | None) -> Entry | None:
             )
             for item in facts["items"]
         )
-        return Entry(check_run_id(str(facts["run_id"])), bool(facts["is_new"]), items)
+        return Entry(
+            check_run_id(str(facts["run_id"])), bool(facts["is_new"]), str(facts["how"]), items
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, ModelError) as error:

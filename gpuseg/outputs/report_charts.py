@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gpuseg.outputs.public_ids import public_ids
+from gpuseg.outputs.report_change import change_charts
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.report_segments import everyone, segment_names, strongest, typical
 from gpuseg.outputs.report_spread import spread_chart
@@ -78,6 +79,7 @@ def charts_of(run: ReportInput) -> Iterator[Chart]:
     if run.feature_importance is not None and run.feature_importance.num_rows:
         yield _importance(run.feature_importance)
     yield from (Chart(**facts) for facts in spread_chart(run))
+    yield from (Chart(**facts) for facts in change_charts(run))
 
 
 def _silhouette_by_k(run: ReportInput) -> Chart:

@@ -35,7 +35,10 @@ _OWN_FIELDS = (
 #: Stages whose cost was not known yet when the report was first written.
 _AFTER_THE_REPORT = ("publish",)
 _TABLES = ("k_scores", "columns")
-_OPTIONAL_TABLES = ("profiles", "feature_importance", "shap_values", "rules")
+_OPTIONAL_TABLES = (
+    "profiles", "feature_importance", "shap_values", "rules", "lineage", "migration", "drift",
+    "trend",
+)  # fmt: skip
 
 
 def report_bytes(run: ReportInput) -> bytes:
@@ -145,6 +148,7 @@ def _report_input(
         notes=tuple(own["notes"]),
         warnings=tuple(manifest["warnings"]),
         hide_table_contents=hide_table_contents or bool(settings["hide_table_contents"]),
+        change=manifest.get("change"),
         **tables,
     )
 

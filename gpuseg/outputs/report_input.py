@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from gpuseg.outputs.change_facts import change_facts, without_values_of_rows
+from gpuseg.outputs.results import lineage_table
 from gpuseg.outputs.segments import discreet
 from gpuseg.outputs.sketch import Sketch, without_contents
 from gpuseg.outputs.wording import without_values
@@ -43,6 +45,10 @@ class ReportInput:
         One tree for all segments, and the share of rows that it puts where they belong.
     hide_table_contents
         Leave out every row-level value and category text.
+    change
+        Figures of what changed, see `gpuseg.outputs.change_facts`; None in a first run.
+    lineage, migration, drift, trend
+        The tables of what changed; None in a first run.
     """
 
     model_name: str
@@ -73,6 +79,11 @@ class ReportInput:
     warnings: tuple[str, ...] = ()
     hide_table_contents: bool = False
     cluster_ids: tuple[int, ...] = ()
+    change: Mapping[str, Any] | None = None
+    lineage: pa.Table | None = None
+    migration: pa.Table | None = None
+    drift: pa.Table | None = None
+    trend: pa.Table | None = None
 
     def __post_init__(self) -> None:
         """Call clusters by their positions where nothing else is said."""
@@ -92,7 +103,7 @@ class ReportInput:
         hide_table_contents: bool = False,
     ) -> ReportInput:
         """Take what the report needs from the result of a run."""
-        explanation = result.explanation
+        explanation, change = result.explanation, result.change
         return cls(
             model_name=result.model_name,
             run_id=run_id,
@@ -122,6 +133,11 @@ class ReportInput:
             notes=explanation.notes if explanation else (),
             warnings=result.warnings,
             hide_table_contents=hide_table_contents,
+            change=change_facts(change),
+            lineage=lineage_table(change.lineage.events) if change else None,
+            migration=change.migration if change else None,
+            drift=change.drift if change else None,
+            trend=change.trend if change else None,
         )
 
     @property
@@ -166,6 +182,7 @@ def _without_contents(run: ReportInput) -> ReportInput:
         sketch=run.sketch and without_contents(run.sketch),
         segments=discreet(run.segments),
         tree_text=None,
+        drift=run.drift and without_values_of_rows(run.drift),
         notes=without(run.notes),
         warnings=without(run.warnings),
         settings={name: v for name, v in run.settings.items() if name != "input_query"},

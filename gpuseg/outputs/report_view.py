@@ -7,6 +7,7 @@ from typing import Any
 
 import gpuseg
 from gpuseg.outputs.palette import THEME
+from gpuseg.outputs.report_change import change_view
 from gpuseg.outputs.report_columns import input_view
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.report_segments import segment_names, segments
@@ -31,6 +32,7 @@ def view(run: ReportInput) -> dict[str, Any]:
         "segments": segments(run),
         "warnings": [shown(text) for text in run.warnings],
         "notes": [shown(text) for text in run.notes],
+        "change": change_view(run),
         "input": input_view(run),
         "stages": [(n, seconds(c.seconds), megabytes(c.peak_bytes)) for n, c in run.stages.items()],
         "total": seconds(sum(cost.seconds for cost in run.stages.values())),

@@ -7,7 +7,6 @@ next run of the same model clears the remains away.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
@@ -21,12 +20,17 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from gpuseg.errors import ModelError
 from gpuseg.outputs.durable import sync_folder, sync_tree, write_file, writing
 from gpuseg.outputs.locking import is_running
 from gpuseg.outputs.manifest import MANIFEST, Manifest, manifest_bytes, manifest_dict
 from gpuseg.outputs.model_names import model_folder
+
+#: Rows plus cluster_id, kept so that a run can be published again.
+ROWS = "rows"
 
 _OWNER = ".owner.json"
 
@@ -89,27 +93,28 @@ class RunFolder:
         return folder
 
     def write_table(self, name: str, table: pa.Table) -> Path:
-        """Write ``tables/<name>.parquet`` and return its path for now."""
-        path = self.partial / "tables" / f"{name}.parquet"
+        """Write ``tables/<name>.parquet`` and return its path for now.
+
+        Types that Parquet cannot hold, such as intervals, go into an ``.arrow`` file.
+        """
+        path, instead = table_files(self.partial, name)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
-            pq.write_table(table, path, compression="zstd")
+            try:
+                pq.write_table(table, path, compression="zstd")
+            except pa.ArrowNotImplementedError:
+                path.unlink(missing_ok=True)
+                path = _write_arrow(instead, table)
         return path
 
     def write_rows(self, rows: pa.Table) -> Path:
         """Write ``tables/rows.parquet``, or ``rows.arrow`` where Parquet would change a type."""
-        path = self.partial / "tables" / f"{ROWS}.parquet"
-        with writing(path), contextlib.suppress(pa.ArrowNotImplementedError):
-            self.write_table(ROWS, rows)
-            if pq.read_schema(path).equals(rows.schema):
-                return path
-        path.unlink(missing_ok=True)
-        path = path.with_suffix(".arrow")
-        with writing(path), pa.OSFile(str(path), "wb") as sink:
-            options = pa.ipc.IpcWriteOptions(compression="zstd")
-            with pa.ipc.new_file(sink, rows.schema, options=options) as writer:
-                writer.write_table(rows)
-        return path
+        path = self.write_table(ROWS, rows)
+        if path.suffix == ".arrow" or pq.read_schema(path).equals(rows.schema):
+            return path
+        path.unlink()
+        with writing(path):
+            return _write_arrow(table_files(self.partial, ROWS)[1], rows)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file and return its path for now."""
@@ -156,21 +161,46 @@ class RunFolder:
         self.discard()
 
 
-def read_rows(run_dir: Path) -> pa.Table:
-    """Return all rows of a run with their ``cluster_id``, as they were published.
+def _write_arrow(path: Path, table: pa.Table) -> Path:
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with (
+        pa.OSFile(str(path), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema, options=options) as writer,
+    ):
+        writer.write_table(table)
+    return path
+
+
+def table_files(run_dir: Path, name: str) -> tuple[Path, Path]:
+    """Return where a table of a run is: in the first of these files, or in the second."""
+    folder = run_dir / "tables"
+    return folder / f"{name}.parquet", folder / f"{name}.arrow"
+
+
+def has_table(run_dir: Path, name: str) -> bool:
+    """Whether a run still has a table."""
+    return any(path.is_file() for path in table_files(run_dir, name))
+
+
+def read_kept_table(run_dir: Path, name: str) -> pa.Table:
+    """Return a table of a run as it was written.
 
     Raises
     ------
-    FileNotFoundError
-        If the run keeps none (any more).
-    OSError, ValueError
-        If the file is damaged.
+    ModelError
+        If it is not there or damaged.
     """
-    path = run_dir / "tables" / f"{ROWS}.arrow"
-    if path.exists():
-        with pa.OSFile(str(path)) as source:
+    parquet, arrow = table_files(run_dir, name)
+    try:
+        if parquet.is_file():
+            with pq.ParquetFile(parquet) as file:
+                return file.read()
+        with pa.OSFile(str(arrow)) as source:
             return pa.ipc.open_file(source).read_all()
-    return pq.read_table(path.with_suffix(".parquet"))
+    except FileNotFoundError as error:
+        raise ModelError(f"'{run_dir}' does not keep the table '{name}'") from error
+    except (OSError, pa.ArrowException) as error:
+        raise ModelError(f"the table '{name}' in '{run_dir}' is damaged") from error
 
 
 def clear_abandoned(parent: Path) -> None:

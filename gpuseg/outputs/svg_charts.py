@@ -4,43 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from gpuseg.outputs.palette import cluster_names
-from gpuseg.outputs.svg import Canvas, Paint, text_width, ticks
-from gpuseg.outputs.wording import number, shortened
+from gpuseg.outputs.svg import Canvas, Paint, text_width
+from gpuseg.outputs.svg_change import draw_flow, draw_layers, draw_limits, draw_trend
+from gpuseg.outputs.svg_parts import (
+    FOOT,
+    LETTERS,
+    ROW,
+    WIDTH,
+    Frame,
+    draw_bar,
+    name_room,
+    x_axis,
+    x_name,
+    y_axis,
+    y_name,
+)
+from gpuseg.outputs.wording import shortened
 
 if TYPE_CHECKING:
     from gpuseg.outputs.report_charts import Chart
 
-WIDTH = 560.0
-_ROW = 24.0
-_FOOT = 44.0  # ticks and the axis name
-_LETTERS = 30  # of a feature's name beside its bar
 _MOST_CELL_TEXTS = 12  # clusters; beyond, numbers in cells overlap
 
 Data = Mapping[str, Any]
-
-
-class _Frame(NamedTuple):
-    """Where a plot lies on its canvas, and what its edges stand for."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    low_x: float = 0.0
-    high_x: float = 1.0
-    low_y: float = 0.0
-    high_y: float = 1.0
-
-    def x(self, value: float) -> float:
-        share = (value - self.low_x) / ((self.high_x - self.low_x) or 1.0)
-        return self.left + share * (self.right - self.left)
-
-    def y(self, value: float) -> float:
-        share = (value - self.low_y) / ((self.high_y - self.low_y) or 1.0)
-        return self.bottom - share * (self.bottom - self.top)
 
 
 def draw(chart: Chart, paint: Paint, *, titled: bool = False) -> str:
@@ -71,9 +60,9 @@ def _line(canvas: Canvas, chart: Chart, top: float) -> None:
     high = max(s + e for s, e in zip(scores, errors, strict=True))
     pad = 0.12 * (high - low) or 0.01
     canvas.height = top + 270
-    frame = _Frame(62, top + 24, WIDTH - 18, canvas.height - _FOOT,
+    frame = Frame(62, top + 24, WIDTH - 18, canvas.height - FOOT,
                    ks[0] - 0.4, ks[-1] + 0.4, low - pad, high + pad)  # fmt: skip
-    _y_axis(canvas, frame, chart.y)
+    y_axis(canvas, frame, chart.y)
     best = scores[ks.index(data["chosen"])]
     at = frame.x(data["chosen"])
     canvas.line(at, frame.top, at, frame.bottom, "above", dashed=True)
@@ -95,19 +84,19 @@ def _line(canvas: Canvas, chart: Chart, top: float) -> None:
                       "above" if chosen else "accent")  # fmt: skip
         if place % every == 0:
             canvas.text(frame.x(k), frame.bottom + 14, str(k), anchor="middle", color="muted")
-    _x_name(canvas, frame, chart.x)
+    x_name(canvas, frame, chart.x)
 
 
 def _knife(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw each cluster's silhouettes, the best row on top."""
     segments, colors = chart.data["segments"], cluster_names(chart.data["ids"])
     gap = 5.0
-    canvas.height = top + 330 + _FOOT
+    canvas.height = top + 330 + FOOT
     lowest = min(min(own["outline"]) for own in segments)
     highest = max(max(own["outline"]) for own in segments)
-    frame = _Frame(62, top + 4, WIDTH - 18, canvas.height - _FOOT,
+    frame = Frame(62, top + 4, WIDTH - 18, canvas.height - FOOT,
                    min(lowest, 0.0), max(highest, 0.1))  # fmt: skip
-    _x_axis(canvas, frame, chart.x)
+    x_axis(canvas, frame, chart.x)
     room = frame.bottom - frame.top - gap * (len(segments) - 1)
     y = frame.top
     for own in segments:
@@ -122,7 +111,7 @@ def _knife(canvas: Canvas, chart: Chart, top: float) -> None:
     mean = frame.x(chart.data["mean"])
     canvas.line(mean, frame.top, mean, frame.bottom, "ink", dashed=True)
     canvas.line(frame.x(0), frame.top, frame.x(0), frame.bottom, "muted")
-    _y_name(canvas, frame, chart.y)
+    y_name(canvas, frame, chart.y)
 
 
 def _scatter(canvas: Canvas, chart: Chart, top: float) -> None:
@@ -131,10 +120,10 @@ def _scatter(canvas: Canvas, chart: Chart, top: float) -> None:
     colors = cluster_names(chart.data["ids"])
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     canvas.height = top + 400
-    frame = _Frame(62, top + 4, WIDTH - 18, canvas.height - _FOOT,
+    frame = Frame(62, top + 4, WIDTH - 18, canvas.height - FOOT,
                    min(xs), max(xs) or 1.0, min(ys), max(ys) or 1.0)  # fmt: skip
-    _y_axis(canvas, frame, chart.y)
-    _x_axis(canvas, frame, chart.x)
+    y_axis(canvas, frame, chart.y)
+    x_axis(canvas, frame, chart.x)
     for (x, y), label in zip(points, labels, strict=True):
         canvas.circle(frame.x(x), frame.y(y), 2.2, colors[label], opacity=0.7)
     for cluster, middle in zip(chart.data["ids"], chart.data["centres"], strict=True):
@@ -156,15 +145,15 @@ def _groups(canvas: Canvas, chart: Chart, top: float) -> None:
     longest = max((bar["value"] for group in groups for bar in group["bars"]), default=0.0)
     names = [bar["feature"] for group in groups for bar in group["bars"]]
     lines = sum(len(group["bars"]) + 1.3 for group in groups)
-    canvas.height = top + lines * 20 + _FOOT
-    frame = _Frame(_name_room(names), top, WIDTH - 60, canvas.height - _FOOT, 0.0, longest)
-    _x_axis(canvas, frame, chart.x)
+    canvas.height = top + lines * 20 + FOOT
+    frame = Frame(name_room(names), top, WIDTH - 60, canvas.height - FOOT, 0.0, longest)
+    x_axis(canvas, frame, chart.x)
     y = top
     for group in groups:
         canvas.text(4, y + 12, f"Segment {group['id']}", bold=True)
         y += 22
         for bar in group["bars"]:
-            _bar(canvas, frame, y, 14, bar["feature"], bar["value"], colors[group["id"]])
+            draw_bar(canvas, frame, y, 14, bar["feature"], bar["value"], colors[group["id"]])
             y += 20
         y += 4
 
@@ -172,12 +161,12 @@ def _groups(canvas: Canvas, chart: Chart, top: float) -> None:
 def _bars(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw one bar for each feature."""
     features, values = chart.data["features"], chart.data["values"]
-    canvas.height = top + len(features) * _ROW + _FOOT
-    frame = _Frame(_name_room(features), top, WIDTH - 60, canvas.height - _FOOT,
+    canvas.height = top + len(features) * ROW + FOOT
+    frame = Frame(name_room(features), top, WIDTH - 60, canvas.height - FOOT,
                    0.0, max(values))  # fmt: skip
-    _x_axis(canvas, frame, chart.x)
+    x_axis(canvas, frame, chart.x)
     for row, (feature, value) in enumerate(zip(features, values, strict=True)):
-        _bar(canvas, frame, top + row * _ROW + 4, 16, feature, value, "accent")
+        draw_bar(canvas, frame, top + row * ROW + 4, 16, feature, value, "accent")
 
 
 def _stacked(canvas: Canvas, chart: Chart, top: float) -> None:
@@ -185,13 +174,13 @@ def _stacked(canvas: Canvas, chart: Chart, top: float) -> None:
     features, values = chart.data["features"], chart.data["values"]
     ids, colors = chart.data["ids"], cluster_names(chart.data["ids"])
     top = _legend(canvas, top, ids)
-    canvas.height = top + len(features) * _ROW + _FOOT
-    frame = _Frame(_name_room(features), top, WIDTH - 18, canvas.height - _FOOT,
+    canvas.height = top + len(features) * ROW + FOOT
+    frame = Frame(name_room(features), top, WIDTH - 18, canvas.height - FOOT,
                    0.0, max(sum(row) for row in values))  # fmt: skip
-    _x_axis(canvas, frame, chart.x)
+    x_axis(canvas, frame, chart.x)
     for row, (feature, pieces) in enumerate(zip(features, values, strict=True)):
-        y, start = top + row * _ROW + 4, 0.0
-        canvas.text(frame.left - 8, y + 8, shortened(feature, _LETTERS), anchor="end")
+        y, start = top + row * ROW + 4, 0.0
+        canvas.text(frame.left - 8, y + 8, shortened(feature, LETTERS), anchor="end")
         for cluster, piece in zip(ids, pieces, strict=True):
             begin, end = frame.x(start), frame.x(start + piece)
             canvas.rect(begin, y, end - begin - 0.6, 16, colors[cluster])
@@ -210,9 +199,9 @@ def _facets(canvas: Canvas, chart: Chart, top: float) -> None:
         y = top + (place // 2) * (height + 8)
         canvas.text(left, y + 10, f"Segment {cluster}", bold=True)
         ranked = sorted(range(len(features)), key=lambda f: (-values[f][place], f))[:most]
-        frame = _Frame(left + 118, y + 24, left + WIDTH / 2 - 50, y + height, 0.0, longest)
+        frame = Frame(left + 118, y + 24, left + WIDTH / 2 - 50, y + height, 0.0, longest)
         for row, feature in enumerate(ranked):
-            _bar(canvas, frame, y + 22 + row * 18, 13, features[feature],
+            draw_bar(canvas, frame, y + 22 + row * 18, 13, features[feature],
                  values[feature][place], colors[cluster], letters=18, size=11)  # fmt: skip
     canvas.text(WIDTH / 2, canvas.height - 8, chart.x, color="muted", anchor="middle")
 
@@ -222,22 +211,22 @@ def _heatmap(canvas: Canvas, chart: Chart, top: float) -> None:
     features, values, limit = (chart.data[name] for name in ("features", "values", "limit"))
     ids = chart.data["ids"]
     n_clusters = len(ids)
-    canvas.height = top + len(features) * _ROW + 66
-    left, bottom = _name_room(features), top + len(features) * _ROW
+    canvas.height = top + len(features) * ROW + 66
+    left, bottom = name_room(features), top + len(features) * ROW
     step = (WIDTH - 8 - left) / n_clusters
     for row, (feature, cells) in enumerate(zip(features, values, strict=True)):
-        y = top + row * _ROW
-        canvas.text(left - 8, y + _ROW / 2, shortened(feature, _LETTERS), anchor="end")
+        y = top + row * ROW
+        canvas.text(left - 8, y + ROW / 2, shortened(feature, LETTERS), anchor="end")
         for place, value in enumerate(cells):
             if value is None:
                 continue
             shade = max(-1.0, min(1.0, value / limit if limit else 0.0))
             x = left + place * step
-            canvas.rect(x + 1, y + 1, step - 2, _ROW - 2, "above" if shade > 0 else "below",
+            canvas.rect(x + 1, y + 1, step - 2, ROW - 2, "above" if shade > 0 else "below",
                         opacity=round(0.04 + 0.9 * abs(shade), 3))  # fmt: skip
             if n_clusters <= _MOST_CELL_TEXTS:
                 color = "on-strong" if abs(shade) > 0.82 else "ink"
-                canvas.text(x + step / 2, y + _ROW / 2, _signed(value, limit), color=color,
+                canvas.text(x + step / 2, y + ROW / 2, _signed(value, limit), color=color,
                             anchor="middle", size=11)  # fmt: skip
     every = math.ceil(n_clusters / 24)
     for place in range(0, n_clusters, every):
@@ -260,7 +249,7 @@ def _spread(canvas: Canvas, chart: Chart, top: float) -> None:
     for number_of, (cluster, own) in enumerate(zip(chart.data["ids"], segments, strict=True)):
         left = 4 + (WIDTH / 3) * (number_of % 3)
         y = top + (number_of // 3) * height
-        frame = _Frame(left, y + 20, left + WIDTH / 3 - 18, y + height - 24,
+        frame = Frame(left, y + 20, left + WIDTH / 3 - 18, y + height - 24,
                        0.0, len(own), 0.0, highest)  # fmt: skip
         canvas.text(left, y + 10, f"Segment {cluster}", bold=True)
         for place, share in enumerate(own):
@@ -291,51 +280,14 @@ DRAWINGS: Mapping[str, Callable[[Canvas, Chart, float], None]] = {
     "facets": _facets,
     "heatmap": _heatmap,
     "spread": _spread,
+    "flow": draw_flow,
+    "limits": draw_limits,
+    "trend": draw_trend,
+    "layers": draw_layers,
 }
 
 
 # -- parts of charts -----------------------------------------------------------------
-
-
-def _name_room(names: Sequence[str]) -> float:
-    """Return where bars begin, to the right of the longest name."""
-    return 14 + max((text_width(shortened(name, _LETTERS)) for name in names), default=40)
-
-
-def _bar(
-    canvas: Canvas, frame: _Frame, y: float, height: float, name: str, value: float, fill: str,
-    *, letters: int = _LETTERS, size: float = 12,
-) -> None:  # fmt: skip
-    middle = y + height / 2
-    canvas.text(frame.left - 8, middle, shortened(name, letters), anchor="end", size=size)
-    canvas.rect(frame.left, y, frame.x(value) - frame.left, height, fill)
-    canvas.text(frame.x(value) + 5, middle, number(value), color="muted", size=11)
-
-
-def _x_axis(canvas: Canvas, frame: _Frame, name: str) -> None:
-    for tick in ticks(frame.low_x, frame.high_x):
-        x = frame.x(tick)
-        canvas.line(x, frame.top, x, frame.bottom)
-        canvas.text(x, frame.bottom + 14, number(tick), color="muted", anchor="middle")
-    _x_name(canvas, frame, name)
-
-
-def _x_name(canvas: Canvas, frame: _Frame, name: str) -> None:
-    middle = (frame.left + frame.right) / 2
-    canvas.text(middle, frame.bottom + 33, name, color="muted", anchor="middle")
-
-
-def _y_axis(canvas: Canvas, frame: _Frame, name: str) -> None:
-    for tick in ticks(frame.low_y, frame.high_y, 5):
-        y = frame.y(tick)
-        canvas.line(frame.left, y, frame.right, y)
-        canvas.text(frame.left - 6, y, number(tick), color="muted", anchor="end")
-    _y_name(canvas, frame, name)
-
-
-def _y_name(canvas: Canvas, frame: _Frame, name: str) -> None:
-    canvas.text(12, (frame.top + frame.bottom) / 2, name, color="muted", anchor="middle",
-                turned=True)  # fmt: skip
 
 
 def _legend(canvas: Canvas, top: float, ids: Sequence[int]) -> float:

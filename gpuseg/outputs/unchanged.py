@@ -22,11 +22,12 @@ from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.json_safe import json_safe
 from gpuseg.outputs.keeping import LEFT, content_hash
 from gpuseg.outputs.manifest import MANIFEST, versions
+from gpuseg.outputs.model_checks import NAMES
 from gpuseg.outputs.model_names import model_folder
-from gpuseg.outputs.models import MODEL_FOLDER, NAMES, StoredModel
+from gpuseg.outputs.models import MODEL_FOLDER, StoredModel
 from gpuseg.outputs.report import REPORT
 from gpuseg.outputs.results import CLUSTER_COLUMN
-from gpuseg.outputs.run_folder import ROWS, read_rows
+from gpuseg.outputs.run_folder import ROWS, read_kept_table
 from gpuseg.records import Segmentation, StageCost, Table
 from gpuseg.redaction import redact_settings
 from gpuseg.settings import Settings
@@ -66,7 +67,7 @@ def unchanged_result(
         same = _is_same_work(manifest, settings, table) and _stands(run_dir, left, destinations)
         if not same or not (run_dir / REPORT).is_file():
             return None
-        rows = read_rows(run_dir)
+        rows = read_kept_table(run_dir, ROWS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, GpusegError):
         return None  # the run will do it, or say what is wrong
     return _result(run_dir, model, destinations, rows, manifest, stages)
