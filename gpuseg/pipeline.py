@@ -131,7 +131,7 @@ def _run(
     rows = rooms.read(settings, table, destinations, stages)
     if audience is not None:
         audience.check_rows(rows)
-    if keep and model is not None:
+    if keep and model is not None and past is None:
         result = unchanged_result(settings, rows, model, destinations, stages.costs)
         if result is not None:
             return result

@@ -56,7 +56,8 @@ class Round(NamedTuple):
     n_rows
         Rows that were new, and are in the output now.
     cluster_sizes
-        How many of the rows that were placed fell into each segment, by its id.
+        How many of the rows that were looked at fell into each segment, by its id; of these
+        another watcher may have brought some first.
     warnings
         Sentences for people, also where nothing was placed.
     """

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpuseg.errors import GateRefusedError, GpusegError, SettingsError
+from gpuseg.outputs.change_facts import change_facts
 from gpuseg.outputs.durable import replace_file
 from gpuseg.records import Segmentation
 
@@ -88,16 +89,16 @@ class Meter:
 
     def done(self, result: Segmentation) -> None:
         """Write what a run brought that was published, or that found nothing changed."""
-        figures = {
+        figures: dict[str, float | None] = {
             "rows": float(len(result.labels)),
             "n_clusters": float(result.n_clusters),
             "silhouette": result.silhouette,
             "peak_bytes": float(max((c.peak_bytes for c in result.stages.values()), default=0)),
             "warnings": float(len(result.warnings)),
         }
-        change = getattr(result, "change", None)
+        change = change_facts(result.change)
         if change is not None:
-            figures |= {"churn": change.churn, "max_psi": change.max_psi}
+            figures |= {name: change[name] for name in ("churn", "max_psi")}
         samples = {
             self._sample(f"gpuseg_run_{name}"): value
             for name, value in figures.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gpuseg.records import Segmentation
 
 
@@ -19,10 +21,11 @@ def one_line(result: Segmentation) -> str:
         parts.append("placed by the stored model")
     if result.unchanged or result.explanation is not None:
         parts.insert(1, f"silhouette {result.silhouette:.2f}")
-    change = getattr(result, "change", None)
-    if change is not None:
-        parts.append(f"churn {100 * change.churn:.1f} %")
-    if result.output_table is not None:
+    if result.change is not None and not math.isnan(result.change.churn):
+        parts.append(f"churn {100 * result.change.churn:.1f} %")
+    if result.gate is not None and not result.gate.passed:
+        parts.append("refused by the gate")
+    elif result.output_table is not None:
         where = "still in" if result.unchanged else "published to"
         parts.append(f"{where} {result.output_table}")
     return f"{result.model_name}: {', '.join(parts)} ({seconds:,.0f} s)"

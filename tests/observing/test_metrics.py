@@ -8,8 +8,10 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from gpuseg.change import Change, Lineage
 from gpuseg.errors import DataError, GateRefusedError, SettingsError, SourceError
 from gpuseg.observing.metrics import METRICS, Meter, measured
 from gpuseg.records import StageCost
@@ -20,6 +22,13 @@ LABEL = r'[a-z_]+="(?:[^"\\\n]|\\[\\"n])*"'
 GRAMMAR = re.compile(
     rf"(?:# HELP [a-z_]+ [^\n]*|# TYPE [a-z_]+ gauge|[a-z_]+\{{{LABEL}(?:,{LABEL})*\}} {VALUE})"
 )
+
+
+def changed(churn: float, max_psi: float | None) -> Change:
+    migration = pa.table({name: [] for name in ("previous_cluster_id", "cluster_id", "n_rows")})
+    lineage = Lineage("earlier", "rowid", (0, 1), 2, ())
+    drift = pa.table({})
+    return Change(lineage, churn, max_psi, None, None, migration, None, drift, drift)
 
 
 def result(change=None, **stages: float):
@@ -68,7 +77,7 @@ def path(tmp_path):
 
 
 def test_a_run_leaves_its_figures(path):
-    change = SimpleNamespace(churn=0.032, max_psi=0.11)
+    change = changed(0.032, 0.11)
     begin = time.time()
     with measured(str(path), lambda: "people") as meter:
         pass
@@ -123,7 +132,7 @@ def test_a_run_that_fails_keeps_the_figures_of_the_last_one(path, error, code, w
 
 
 def test_what_is_no_longer_so_does_not_stay(path):
-    Meter(str(path), "m").done(result(SimpleNamespace(churn=0.1, max_psi=None), explain=1.0))
+    Meter(str(path), "m").done(result(changed(0.1, None), explain=1.0))
     assert ("gpuseg_run_max_psi", None) not in parsed(path)
     Meter(str(path), "m").done(result(read=0.5))
     found = parsed(path)
