@@ -40,6 +40,8 @@ def segment(table: Any, **parameters: Any) -> Segmentation:
     ------
     SettingsError, DataError, TableNotFoundError
         As ``gpuseg run``.
+    GateRefusedError
+        If a limit is broken and nothing was published; its ``.result`` is the segmentation.
 
     Examples
     --------

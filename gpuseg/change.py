@@ -75,7 +75,8 @@ class Change:
     Parameters
     ----------
     churn
-        Share of the rows known before whose segment is another one now, 0 to 1.
+        Share of the rows known before whose segment is another one now, 0 to 1; NaN when no
+        row was known before.
     max_psi, max_psi_column
         The population stability index of the column that moved most.
     earlier_silhouette
@@ -94,3 +95,65 @@ class Change:
     movements: pa.Table | None
     drift: pa.Table
     trend: pa.Table
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a run leaves in its folder for the next night.
+
+    Parameters
+    ----------
+    movements
+        Where each row is, and since when; None without `rowid_column`.
+    texts
+        Name of a file in the run folder -> what is in it.
+    """
+
+    movements: pa.Table | None
+    texts: Mapping[str, str]
+
+
+class GateCheck(NamedTuple):
+    """One question that the gate asks before anything is published."""
+
+    check: str  # max_churn | min_silhouette | max_psi | if-better
+    limit: float | None  # None where there is nothing to compare with
+    found: float | None  # None when it is not known
+    passed: bool | None  # None when the check does not apply
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided.
+
+    Parameters
+    ----------
+    passed
+        Whether the result may be published; with ``publish: always`` it always may.
+    publish
+        The rule: ``always``, ``if-better`` or ``if-ok``.
+    reasons
+        A sentence for every check that failed.
+    notes
+        A sentence for every limit that was given but does not apply.
+    evidence
+        What was looked at: silhouette, churn, max_psi and the like; None where unknown.
+    """
+
+    passed: bool
+    publish: str
+    reasons: tuple[str, ...]
+    checks: tuple[GateCheck, ...]
+    evidence: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the manifest and ``--json`` say of it."""
+        return {
+            "passed": self.passed,
+            "publish": self.publish,
+            "reasons": list(self.reasons),
+            "notes": list(self.notes),
+            "checks": [check._asdict() for check in self.checks],
+            "evidence": dict(self.evidence),
+        }

@@ -13,6 +13,7 @@
     ├── GateRefusedError        3   a gate refused to publish; the previous result stands
     ├── SourceError             4   reading failed after retries; safe to run again
     └── SinkError               4   writing failed after retries; the previous table stands
+        └── UnsureError         4   …, or the new one: it was lost at the moment of the exchange
 
 A message says what was found, what was expected and what to do. It never carries
 credentials or a customer's row.
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class GpusegError(Exception):
@@ -71,9 +73,19 @@ class DeviceMemoryError(GpusegError, MemoryError):
 
 
 class GateRefusedError(GpusegError):
-    """A gate refused to publish; the previous result stands."""
+    """A gate refused to publish; the previous result stands.
+
+    Parameters
+    ----------
+    result
+        The `records.Segmentation` that was refused; it is kept in its run folder.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class SourceError(GpusegError):
@@ -86,6 +98,10 @@ class SinkError(GpusegError):
     """Writing failed, also after retries. The previous table stands."""
 
     exit_code = 4
+
+
+class UnsureError(SinkError):
+    """Writing failed at the moment of the exchange: the previous table stands, or the new one."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,13 +1,15 @@
-"""The whole way through the house: `run` names the rooms, below is what each is given."""
+"""The whole way through the house: `run` names the rooms (see `rooms`)."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
+from gpuseg import rooms
 from gpuseg.activation import (
     Audience,
     PushPlan,
@@ -15,42 +17,38 @@ from gpuseg.activation import (
     plan_push,
     push,
     required_audience,
-    wishes_of_result,
     wishes_of_table,
 )
-from gpuseg.backends.base import Backend
 from gpuseg.backends.select import Engine, select_backend
-from gpuseg.clustering.choice import choose
-from gpuseg.clustering.placing import place, score_placed
-from gpuseg.clustering.sweep import sweep
-from gpuseg.errors import GpusegError, SinkError
+from gpuseg.clustering.placing import place
+from gpuseg.errors import GateRefusedError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
-from gpuseg.explain.explain import explain
-from gpuseg.explain.rule_columns import rule_columns, told_rows
-from gpuseg.explain.rules import find_rules
-from gpuseg.explain.surrogate import segment_tree
-from gpuseg.features import FeatureSettings, prepare, prepare_again
 from gpuseg.interrupts import after_publishing
 from gpuseg.memory import working_within
+from gpuseg.nightly.gate import gated, refusal
+from gpuseg.nightly.identity import continued, means_of_earlier
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
+from gpuseg.outputs.checkpoint import Checkpoint, remove_checkpoint
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
-from gpuseg.outputs.models import StoredModel
+from gpuseg.outputs.locking import model_lock
+from gpuseg.outputs.models import EarlierModel, StoredModel
+from gpuseg.outputs.past_run import PastRun
+from gpuseg.outputs.publication import finish_publication, heal
 from gpuseg.outputs.results import without_own_columns
-from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
-from gpuseg.outputs.sketch import Sketch, sketch
-from gpuseg.records import (
-    Choice,
-    Explained,
-    FeatureMatrix,
-    Segmentation,
-    SweepResult,
-    Table,
-    part,
+from gpuseg.outputs.retention import prune_runs
+from gpuseg.outputs.reuse import (
+    earlier_model,
+    name_before_reading,
+    required_model,
+    stored_model,
 )
+from gpuseg.outputs.sketch import Sketch, sketch
+from gpuseg.outputs.unchanged import unchanged_result
+from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
-from gpuseg.stages import Observer, Stages
+from gpuseg.stages import Deadline, Observer, Stages
 from gpuseg.tables import Output, locate, publish
 from gpuseg.tables import load as load_file
 from gpuseg.tables.input import csv_options, read_input
@@ -79,6 +77,7 @@ def run(
     table: Table | None = None,
     observer: Observer | None = None,
     keep: bool = True,
+    past: PastRun | None = None,
 ) -> Segmentation:
     """Segment a table: read, prepare, sweep, choose, explain, publish.
 
@@ -88,39 +87,94 @@ def run(
         The rows, when they are in memory already; else they are read as the settings say.
     keep
         Whether anything is written; False for a look in a notebook.
+    past
+        The run that is done again, whose parameters the settings are: it continues the same
+        earlier run, and what differs since then is warned about.
 
     Raises
     ------
+    GateRefusedError
+        If the gate refused; the result is kept in its run folder, and the error has it.
     GpusegError
         See `gpuseg.errors`. Nothing was published then.
     """
+    if not keep:
+        return _run(settings, table, observer, keep, past)
+    runs_dir, name = Path(settings.runs_dir), name_before_reading(settings, table)
+    # before anything is read: whoever has to wait shall know it at once
+    with model_lock(runs_dir, name):
+        healed = finish_publication(runs_dir, name, warehouse=settings.warehouse)
+        try:
+            result = _run(settings, table, observer, keep, past)
+        except GateRefusedError:  # it has come to its end
+            remove_checkpoint(runs_dir, name)
+            raise
+        remove_checkpoint(runs_dir, name)
+    return replace(result, warnings=(*healed, *result.warnings))
+
+
+def _run(
+    settings: Settings,
+    table: Table | None,
+    observer: Observer | None,
+    keep: bool,
+    past: PastRun | None,
+) -> Segmentation:
+    stages = Stages(observer, Deadline.after(settings.max_seconds))
     engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
     audience = Audience.of(settings) if keep else None
     if audience is not None:
         audience.check_service()
-    model = None if settings.force_refit else stored_model(settings, table)
-    stages = Stages(observer)
+    model = None if settings.force_refit else stored_model(settings, table, past)
 
-    rows = _read(settings, table, destinations, stages)
+    rows = rooms.read(settings, table, destinations, stages)
     if audience is not None:
         audience.check_rows(rows)
-    earlier = earlier_model(settings, rows) if keep and model is None else None
+    if keep and model is not None:
+        result = unchanged_result(settings, rows, model, destinations, stages.costs)
+        if result is not None:
+            return result
+    is_fit = keep and model is None
+    earlier = earlier_model(settings, rows, past) if is_fit else EarlierModel()
 
     result, seen = engine.where_it_fits(
         lambda engine: _segmented(settings, engine, rows, model, earlier, stages, keep)
     )
+    if past is not None:
+        continues = (earlier.model or model) is not None
+        said = past.differences(rows, result.backend, continues=continues)
+        result = replace(result, warnings=(*result.warnings, *said))
     if seen is None:
         return result
+    result = gated(settings, result, earlier.model, is_fitted=model is None)
+    return _published(settings, result, rows, seen, destinations, audience, stages)
+
+
+def _published(
+    settings: Settings,
+    result: Segmentation,
+    rows: Table,
+    seen: Sketch,
+    destinations: Destinations,
+    audience: Audience | None,
+    stages: Stages,
+) -> Segmentation:
+    """Keep the run, and publish it unless the gate refused."""
+    is_refused = result.gate is not None and not result.gate.passed
     with stages.stage("publish") as stage:
         result = keep_run(result, rows, seen, settings, destinations)
-        stage.detail = destinations.summary
-    with after_publishing():
+        stage.detail = "refused by the gate" if is_refused else destinations.summary
+    with after_publishing() if not is_refused else nullcontext():
         try:
-            if audience is not None:
-                result = _activate(audience, result, stages)
+            stale = prune_runs(Path(settings.runs_dir), result.model_name, settings.keep)
+            result = replace(result, warnings=(*result.warnings, *stale))
+            if audience is not None and not is_refused:
+                result = rooms.activate(audience, result, stages)
         finally:
             record_costs(result)
+    if is_refused:
+        raise GateRefusedError(refusal(result, settings), result)
     return result
 
 
@@ -129,19 +183,32 @@ def _segmented(
     engine: Engine,
     table: Table,
     model: StoredModel | None,
-    earlier: StoredModel | None,
+    earlier: EarlierModel,
     stages: Stages,
     keep: bool,
 ) -> tuple[Segmentation, Sketch | None]:
     """Prepare, sweep, choose, explain; a sketch of the rows is drawn for what is kept."""
     backend = engine.backend
-    features = _prepare(settings, backend, table, model, stages)
-    swept, choice = _segment(settings, backend, features, model, stages)
-    said = _explain(settings, backend, table, features, choice, stages)
-    seen = sketch(backend, table, features, choice.fit, swept) if keep else None
-    costs = stages.costs
-    result = conclude(settings, engine, table, features, swept, choice, said, model, earlier, costs)
-    return result, seen
+    before = rooms.compare(settings, backend, table, earlier, stages)
+    features = rooms.prepare(settings, backend, table, model, stages)
+    means = means_of_earlier(features, backend, before.typical) if before.typical else None
+    checkpoint = Checkpoint.of(settings, table.name) if keep else Checkpoint(None)
+    swept, choice = rooms.segment(settings, backend, features, model, means, stages, checkpoint)
+    lineage = None
+    if model is None:
+        choice, lineage = continued(backend, features, choice, earlier, before.typical, means)
+        choice = replace(choice, warnings=earlier.warnings + before.warnings + choice.warnings)
+    said = rooms.explain(settings, backend, table, features, choice, stages)
+    result = conclude(
+        settings, engine, table, features, swept, choice, said, model, earlier, lineage,
+        stages.costs,
+    )  # fmt: skip
+    if not keep:
+        return result, None
+    result = rooms.look_back(
+        settings, backend, table, features, swept, result, earlier.model or model, before, stages
+    )
+    return result, sketch(backend, table, features, choice.fit, swept)
 
 
 @within_memory
@@ -166,25 +233,36 @@ def assign(
     """
     engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
+    healed: tuple[str, ...] = ()
+    if model is None and settings.model_name is not None:
+        healed = heal(Path(settings.runs_dir), settings.model_name, warehouse=settings.warehouse)
     model = model or required_model(settings)
     stages = Stages(observer)
 
-    rows = _read(settings, table, destinations, stages)
-
-    def placed(engine: Engine) -> Segmentation:
-        features = _prepare(settings, engine.backend, rows, model, stages)
-        with stages.stage("place") as stage:
-            fit = place(engine.backend, features.X, model.centroids, progress=stage.progress)
-            stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
-        return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
-
-    result = engine.where_it_fits(placed)
+    rows = rooms.read(settings, table, destinations, stages)
+    result = place_rows(settings, engine, rows, model, stages)
+    result = replace(result, warnings=(*healed, *result.warnings))
     if settings.output_table is None:
         return result
     with stages.stage("publish") as stage:
         destinations.publish(result)
         stage.detail = destinations.summary
     return replace(result, output_table=settings.output_table)
+
+
+def place_rows(
+    settings: Settings, engine: Engine, rows: Table, model: StoredModel, stages: Stages
+) -> Segmentation:
+    """Prepare and place rows that are in memory; nothing is written."""
+
+    def placed(engine: Engine) -> Segmentation:
+        features = rooms.prepare(settings, engine.backend, rows, model, stages)
+        with stages.stage("place") as stage:
+            fit = place(engine.backend, features.X, model.centroids, progress=stage.progress)
+            stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
+        return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
+
+    return engine.where_it_fits(placed)
 
 
 @within_memory
@@ -216,11 +294,11 @@ def buckets(
         table = without_own_columns(table or read_input(settings, stage.progress))
         stages.n_rows = table.n_rows
         stage.detail = f"{table.n_rows:,} rows, {table.arrow.num_columns} columns"
-    labels = None if model is None else _place_in_table_order(settings, table, model, stages)
+    labels = None if model is None else rooms.place_in_table_order(settings, table, model, stages)
     with stages.stage("cut") as stage:
         report = suggest_buckets(
             table,
-            _wishes(settings, table),
+            rooms.feature_settings(settings, table),
             settings.k_values,
             labels=labels,
             n_clusters=model.n_clusters if model else None,
@@ -260,127 +338,3 @@ def plan_audience(settings: Settings) -> PushPlan:
     """Say what `push_audience` would do; change nothing."""
     audience = required_audience(settings)
     return plan_push(audience, wishes_of_table(settings, audience))
-
-
-# -- the rooms, each timed and watched -----------------------------------------------
-
-
-def _read(
-    settings: Settings, table: Table | None, destinations: Destinations, stages: Stages
-) -> Table:
-    with stages.stage("read") as stage:
-        table = destinations.accept(table or read_input(settings, stage.progress))
-        stages.n_rows = table.n_rows
-        stage.detail = f"{table.n_rows:,} rows, {table.arrow.num_columns} columns"
-    return table
-
-
-def _place_in_table_order(
-    settings: Settings, table: Table, model: StoredModel, stages: Stages
-) -> Any:
-    """Return the segment of each row of the table, by a stored model."""
-    backend = select_backend(settings.backend).backend
-    features = _prepare(settings, backend, table, model, stages)
-    with stages.stage("place") as stage:
-        fit = place(backend, features.X, model.centroids, progress=stage.progress)
-        stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
-    return features.in_table_order(backend.to_host(fit.labels))
-
-
-def _prepare(
-    settings: Settings, backend: Backend, table: Table, model: StoredModel | None, stages: Stages
-) -> FeatureMatrix:
-    with stages.stage("prepare") as stage:
-        if model is None:
-            wishes = _wishes(settings, table)
-            features = prepare(backend, table, wishes, progress=stage.progress)
-        else:
-            features = prepare_again(backend, encoder_of(model), table, progress=stage.progress)
-        stage.detail = f"{features.X.shape[1]} features from {len(features.columns)} columns"
-    return features
-
-
-def _wishes(settings: Settings, table: Table) -> FeatureSettings:
-    """Return how to prepare the table, without the columns that were not even fetched."""
-    wishes = FeatureSettings.of(settings)
-    known = tuple(name for name in wishes.ignore_columns if name not in table.left_out)
-    return replace(wishes, ignore_columns=known)
-
-
-def _segment(
-    settings: Settings,
-    backend: Backend,
-    features: FeatureMatrix,
-    model: StoredModel | None,
-    stages: Stages,
-) -> tuple[SweepResult, Choice]:
-    with stages.stage("sweep") as stage:
-        if model is None:
-            swept = sweep(
-                backend,
-                features.X,
-                settings.k_values,
-                n_init=settings.n_init,
-                random_state=settings.random_state,
-                sample_size=settings.sample_size,
-                progress=stage.progress,
-            )
-            choice = choose(
-                backend,
-                features.X,
-                swept,
-                asked_for=settings.num_clusters,
-                largest_tried=settings.max_clusters,
-                min_cluster_share=settings.min_cluster_share,
-            )
-        else:
-            swept, choice = score_placed(
-                backend, features.X, model.centroids, settings.sample_size, progress=stage.progress
-            )
-        stage.detail = choice.reason
-    return swept, choice
-
-
-def _explain(
-    settings: Settings,
-    backend: Backend,
-    table: Table,
-    features: FeatureMatrix,
-    choice: Choice,
-    stages: Stages,
-) -> Explained:
-    with stages.stage("explain") as stage:
-        explanation = explain(
-            backend,
-            features,
-            table,
-            choice,
-            random_state=settings.random_state,
-            progress=part(stage.progress, 0.0, 0.9),
-        )
-        told = told_rows(features, table, backend.to_host(choice.fit.labels))
-        columns, labels = rule_columns(features, told.table), told.labels
-        rules = find_rules(
-            columns,
-            labels,
-            choice.n_clusters,
-            random_state=settings.random_state,
-            progress=part(stage.progress, 0.9, 1.0),
-        )
-        tree = segment_tree(columns, labels, random_state=settings.random_state)
-        stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
-    explanation = replace(explanation, notes=explanation.notes + told.notes)
-    return Explained(explanation, rules, tree)
-
-
-def _activate(audience: Audience, result: Segmentation, stages: Stages) -> Segmentation:
-    with stages.stage("audience") as stage:
-        try:
-            report = push(audience, wishes_of_result(result))
-        except GpusegError as error:
-            raise SinkError(
-                f"the tables are published, but the audience '{audience.name}' is not up to date: "
-                f"{error}; gpuseg audience push tries again"
-            ) from error
-        stage.detail = f"{len(report.segments)} segments in '{report.master}'"
-    return replace(result, warnings=(*result.warnings, *report.notes))

@@ -127,7 +127,7 @@ def _stages(
     n, d = seen.n_rows, large.n_features
     memory = memory_of_stages(memory_work(settings, seen, large), memory_bytes(settings.memory))
     work = silhouette_work(n, d, settings.sample_size)
-    exact = "exact" if work.n_scored == n else f"sampled: {work.n_scored:,} rows"
+    exact = "exact" if work.is_exact else f"sampled: up to {work.n_scored:,} rows"
     bounded = min(n, ROWS_THAT_COUNT)
     pair_seconds = work.multiply_adds / _pair_rate(settings, d)
     return (

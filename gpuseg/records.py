@@ -8,7 +8,7 @@ tables that leave the house are always Arrow tables on the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gpuseg.memory import room
@@ -16,6 +16,7 @@ from gpuseg.memory import room
 if TYPE_CHECKING:  # importing gpuseg must stay quick
     import pyarrow as pa
 
+    from gpuseg.change import Change, Footprint, Lineage, Verdict
 #: Values that are put in another order at a time.
 _BLOCK_ROWS = 1 << 22
 
@@ -249,6 +250,8 @@ class KScore:
     davies_bouldin: float
     min_cluster_share: float
     stability: float  # mean adjusted Rand index of restarts against the best one
+    silhouette_low: float | None = None  # 95 % interval; the silhouette when exact
+    silhouette_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,15 @@ class SweepResult:
     #: rows of X that were scored, (n_scored,) int64, host; all of them when exact
     scored_rows: Array
     warnings: tuple[str, ...] = ()
+    #: for each k those others whose silhouette may well be higher; none when exact
+    rivals: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    #: what was left unfinished because time was up, in words
+    cut: tuple[str, ...] = ()
+
+
+def first_ids(n_clusters: int) -> tuple[int, ...]:
+    """Return the ids of clusters that continue nothing: their positions."""
+    return tuple(range(n_clusters))
 
 
 @dataclass(frozen=True)
@@ -269,9 +281,15 @@ class Choice:
     """The k that was chosen, and why, in words."""
 
     n_clusters: int
-    fit: KMeansFit  # labels and centroids renumbered: 0 is the largest cluster
+    fit: KMeansFit  # labels are positions; in a first run 0 is the largest cluster
     reason: str
     warnings: tuple[str, ...] = ()
+    #: by position, ascending: what people and tables call the clusters; () for positions
+    cluster_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Call clusters by their positions where nothing else is said."""
+        object.__setattr__(self, "cluster_ids", self.cluster_ids or first_ids(self.n_clusters))
 
 
 # -- explanation -------------------------------------------------------------
@@ -399,7 +417,7 @@ class Segmentation:
     """The result of a run: what ``gpuseg.segment`` and ``gpuseg.assign`` return."""
 
     table: pa.Table  # the input's columns plus cluster_id, in the input's row order
-    labels: Array  # (n_rows,) int32, host, in the input's row order
+    labels: Array  # (n_rows,) int32, host, in the input's row order: the rows' cluster_id
     n_clusters: int
     silhouette: float
     reason: str
@@ -420,6 +438,22 @@ class Segmentation:
     tree: SegmentTree | None = None
     #: one for each cluster id; outputs.segments.discreet leaves table contents out of them
     segments: tuple[Segment, ...] = ()
+    change: Change | None = None  # since the run before; None when there was none
+    footprint: Footprint | None = None  # None when nothing is kept on disk
+    max_seconds: float | None = None  # what the run was given, if limited
+    cut: tuple[str, ...] = ()  # what was left unfinished for that, in words
+    #: by position, ascending; () stands for 0 to n_clusters - 1
+    cluster_ids: tuple[int, ...] = ()
+    lineage: Lineage | None = None  # None when there was no earlier model
+    unchanged: bool = False  # nothing was done: all that an earlier run left still stands
+
+    gate: Verdict | None = None  # None when nothing was to be published
+    #: the run whose model was current and is continued, or whose model placed the rows
+    earlier_run_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Call clusters by their positions where nothing else is said."""
+        object.__setattr__(self, "cluster_ids", self.cluster_ids or first_ids(self.n_clusters))
 
     @property
     def model_name(self) -> str:
@@ -428,8 +462,8 @@ class Segmentation:
 
     @property
     def cluster_sizes(self) -> list[int]:
-        """Rows in each cluster, from cluster 0."""
-        return [int((self.labels == cluster).sum()) for cluster in range(self.n_clusters)]
+        """Rows in each cluster, in the order of `cluster_ids`."""
+        return [int((self.labels == cluster).sum()) for cluster in self.cluster_ids]
 
     def _repr_html_(self) -> str:
         """Show the segments in a notebook."""

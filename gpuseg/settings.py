@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -18,9 +19,15 @@ from gpuseg.errors import SettingsError, did_you_mean
 
 
 def _parameter(
-    default: Any, text: str, *, choices: tuple[str, ...] = (), low: float | None = None
+    default: Any,
+    text: str,
+    *,
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
 ) -> Any:
-    return field(default=default, metadata={"help": text, "choices": choices, "low": low})
+    limits = {"low": low, "high": high}
+    return field(default=default, metadata={"help": text, "choices": choices, **limits})
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,9 @@ class Settings:
         None, "Column that identifies a row; never used for clustering."
     )
     # -- beyond the notebook ---------------------------------------------------------
+    watermark_column: str | None = _parameter(
+        None, "Column that grows with each new row, such as a time: where gpuseg watch goes on."
+    )
     input_query: str | None = _parameter(
         None, "SELECT whose rows are segmented, run in the warehouse; instead of --input-table."
     )
@@ -145,10 +155,10 @@ class Settings:
         choices=("always", "if-better", "if-ok"),
     )
     max_churn: float | None = _parameter(
-        None, "Limit: share of known rows that may change their segment, 0 to 1.", low=0.0
+        None, "Limit: share of known rows that may change their segment, 0 to 1.", low=0.0, high=1.0
     )
     min_silhouette: float | None = _parameter(
-        None, "Limit: mean silhouette that the new segments must reach.", low=-1.0
+        None, "Limit: mean silhouette that the new segments must reach.", low=-1.0, high=1.0
     )
     max_psi: float | None = _parameter(
         None,
@@ -207,6 +217,11 @@ class Settings:
             )
         self._check_audience()
         self._check_overrides()
+        if self.export_movements is not None and self.rowid_column is None:
+            raise SettingsError(
+                "export_movements says of each row where it was, which needs rowid_column: name "
+                "the column that identifies a row, or leave export_movements out"
+            )
 
     def _check_audience(self) -> None:
         trio = {n: getattr(self, n) for n in ("audience_name", "foreign_key", "rowid_column")}
@@ -350,11 +365,15 @@ def _parse_number(name: str, value: Any, kind: type) -> Any:
 def _check_value(parameter: dataclasses.Field[Any], value: Any) -> None:
     if value is None:
         return
-    choices, low = parameter.metadata["choices"], parameter.metadata["low"]
+    choices, low, high = (parameter.metadata[name] for name in ("choices", "low", "high"))
     if choices and value not in choices:
         raise SettingsError(
             f"{parameter.name} is '{value}'; expected one of {', '.join(choices)}"
             f"{did_you_mean(str(value), choices)}"
         )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"{parameter.name} is {value}; it must be a finite number")
     if low is not None and not value >= low:
         raise SettingsError(f"{parameter.name} is {value}; it must be at least {low:g}")
+    if high is not None and not value <= high:
+        raise SettingsError(f"{parameter.name} is {value}; it must be at most {high:g}")

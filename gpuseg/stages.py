@@ -1,17 +1,58 @@
-"""The stages of a run: their names, what they took, and who watches."""
+"""The stages of a run: their names, what they took, when they must end, and who watches."""
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from gpuseg.records import Progress, StageCost
 
 log = logging.getLogger("gpuseg")
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a piece of work has to end. Where there is none, no clock is asked.
+
+    Parameters
+    ----------
+    at
+        In seconds of ``time.monotonic``; infinity for no deadline.
+    """
+
+    at: float = math.inf
+
+    @classmethod
+    def after(cls, seconds: float | None) -> Deadline:
+        """Return the deadline so many seconds from now; None for none."""
+        return cls() if seconds is None else cls(time.monotonic() + seconds)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is one."""
+        return self.at < math.inf
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until then, infinity without a deadline; negative when it has passed."""
+        return self.at - time.monotonic() if self.is_set else math.inf
+
+    def allows(self, seconds: float) -> bool:
+        """Whether work of so many seconds would still end in time."""
+        return seconds <= self.seconds_left
+
+    def for_share(self, share: float) -> Deadline:
+        """Return the earlier deadline that gives work this share of the time that is left."""
+        return self if not self.is_set else Deadline.after(share * self.seconds_left)
+
+
+NO_DEADLINE = Deadline()
 
 
 class Observer(Protocol):
@@ -49,9 +90,16 @@ class Stage:
 
 
 class Stages:
-    """Runs stages one after another and keeps what each one took."""
+    """Runs stages one after another and keeps what each one took.
 
-    def __init__(self, observer: Observer | None = None) -> None:
+    Parameters
+    ----------
+    deadline
+        When all of them should have ended.
+    """
+
+    def __init__(self, observer: Observer | None = None, deadline: Deadline = NO_DEADLINE) -> None:
+        self.deadline = deadline
         self._observer: Observer = observer or Nobody()
         self.costs: dict[str, StageCost] = {}
         self.n_rows: int | None = None  # known once the table is read; gives rates

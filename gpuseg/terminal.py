@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from gpuseg.outputs.one_line import one_line
 from gpuseg.outputs.wording import apart, day
 
 if TYPE_CHECKING:
@@ -129,9 +130,11 @@ def _console(stream: TextIO) -> Console:
     return _Console(file=stream, highlight=False, width=None if stream.isatty() else 160)
 
 
-def print_warnings(warnings: Iterable[str], stream: TextIO) -> None:
-    """Print one line for each warning."""
-    stream.writelines(f"warning: {warning}\n" for warning in warnings)
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], stream: TextIO
+) -> None:
+    """Print a plain table."""
+    _console(stream).print(_table(title, columns, rows))
 
 
 def print_segmentation(
@@ -160,6 +163,7 @@ def print_segmentation(
     for what, where in places:
         if where:
             console.print(Text(f"{what:<8} {where}"), soft_wrap=True)
+    console.print(Text(one_line(result)), soft_wrap=True)
 
 
 def _k_table(k_scores: Iterable[Mapping[str, Any]]) -> RichTable:
@@ -194,15 +198,15 @@ def _segment_table(result: Segmentation, hide_table_contents: bool) -> RichTable
     segments = discreet(result.segments) if hide_table_contents else result.segments
     called = {segment.cluster_id: segment.name for segment in segments}
     columns = {
-        "cluster_id": range(result.n_clusters),
+        "cluster_id": result.cluster_ids,
         "rows": [f"{size:,}" for size in result.cluster_sizes],
         "share": [f"{size / n_rows:.1%}" for size in result.cluster_sizes],
     }
     if called:
-        columns["name"] = [called[cluster] for cluster in range(result.n_clusters)]
+        columns["name"] = [called[cluster] for cluster in result.cluster_ids]
     if tops:
         columns["strongest features (direction)"] = [
-            tops.get(cluster, "") for cluster in range(result.n_clusters)
+            tops.get(cluster, "") for cluster in result.cluster_ids
         ]
     return _table("Segments", tuple(columns), zip(*columns.values(), strict=True))
 

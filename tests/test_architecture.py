@@ -21,10 +21,10 @@ LAYERS = [
     {"outputs"},
     {"nightly"},
     {"activation"},
-    {"doctor"},
+    {"doctor", "rooms"},
     {"pipeline", "estimator"},
     {"plan", "plan_memory", "api", "device_memory", "watch"},
-    {"terminal"},
+    {"terminal", "terminal_models", "observing"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -139,7 +139,7 @@ def wishes_of(cluster_ids: Sequence[int], names: Mapping[int, str] | None = None
 
 def wishes_of_result(result: Segmentation) -> list[Wish]:
     """Name the segments of a run: by its own names, where it has any."""
-    return wishes_of(range(result.n_clusters), _names(result))
+    return wishes_of(result.cluster_ids, _names(result))
 
 
 def _names(holder: Any) -> dict[int, str]:

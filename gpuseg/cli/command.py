@@ -5,23 +5,28 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from gpuseg.cli.reporting import Reporter, bring_in_logging, reporter_before
 from gpuseg.errors import GpusegError, SinkError
-from gpuseg.redaction import redact_text
+from gpuseg.interrupts import ending_cleanly
 from gpuseg.settings import PARAMETERS, Settings, base_type, resolve
+
+if TYPE_CHECKING:
+    from gpuseg.outputs.past_run import PastRun
 
 INTERRUPTED = 130
 
 CONFIG_HELP = "Read parameters from a YAML file, or from the notebook's task in a digdag .dig file."
+
+MANIFEST_HELP = "Do a past run again: its run folder, or its manifest.json; options go before it."
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
@@ -32,20 +37,23 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """Map every error to its exit code; tracebacks are shown with ``--debug`` only."""
 
     def call(*, debug: bool = False, **options: Any) -> None:
-        level = logging.INFO if debug else logging.ERROR
-        logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
+        shown = reporter_before(options)
+        bring_in_logging(shown, debug=debug)
         try:
-            command(**options)
+            with ending_cleanly():
+                command(**options)
         except GpusegError as error:
-            _fail(str(error), error.exit_code, debug)
+            _fail(shown, str(error), error.exit_code, debug)
         except KeyboardInterrupt as interrupt:
-            _fail(str(interrupt) or "interrupted; nothing was published", INTERRUPTED, debug)
+            said = str(interrupt) or "interrupted; nothing was published"
+            _fail(shown, said, INTERRUPTED, debug)
         except MemoryError:
-            _fail("out of memory; `gpuseg plan` says what each stage needs", 4, debug)
+            _fail(shown, "out of memory; `gpuseg plan` says what each stage needs", 4, debug)
         except typer.Exit:
             raise
         except Exception as error:
             _fail(
+                shown,
                 f"unexpected {type(error).__name__}: {error}\nThis is a bug in gpuseg; run it "
                 "again with --debug and report the traceback",
                 GpusegError.exit_code,
@@ -58,20 +66,37 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
-def with_settings(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these parameters; it receives them as `Settings`."""
+def with_settings(
+    names: Iterable[str], *, past_runs: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these parameters; it receives them as `Settings`.
+
+    Parameters
+    ----------
+    past_runs
+        Whether they may come from the manifest of a past run, which is then given as `past`.
+    """
     chosen = tuple(names)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def call(*, config: Path | None = None, **options: Any) -> None:
+        def call(
+            *, config: Path | None = None, from_manifest: Path | None = None, **options: Any
+        ) -> None:
             given = {name: options.pop(name) for name in chosen}
-            command(_resolve(given, config), **options)
+            if from_manifest is None:
+                command(_resolve(given, config), **options)
+            else:
+                past = _past_run(from_manifest)
+                command(_resolve(given, config, past), past=past, **options)
 
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
         source = Annotated[Path | None, typer.Option("--config", help=CONFIG_HELP)]
-        return _dressed(
-            call, command, [*map(_option, chosen), _keyword("config", source, None), *own]
-        )
+        extra = [_keyword("config", source, None)]
+        if past_runs:
+            own = [parameter for parameter in own if parameter.name != "past"]
+            again = Annotated[Path | None, typer.Option("--from-manifest", help=MANIFEST_HELP)]
+            extra.append(_keyword("from_manifest", again, None))
+        return _dressed(call, command, [*map(_option, chosen), *extra, *own])
 
     return decorate
 
@@ -122,18 +147,25 @@ def default_text(name: str) -> str:
     return f" [default: {','.join(default) if isinstance(default, tuple) else default}]"
 
 
-def _resolve(given: Mapping[str, Any], config: Path | None) -> Settings:
+def _resolve(
+    given: Mapping[str, Any], config: Path | None, past: PastRun | None = None
+) -> Settings:
     from gpuseg.config import read_config
 
     content = read_config(config, environ=os.environ) if config else None
+    if past is not None:
+        return past.resolve(given, environ=os.environ, config=content)
     return resolve(given, environ=os.environ, config=content)
 
 
-def _fail(message: str, exit_code: int, debug: bool) -> NoReturn:
-    if debug:
-        traceback.print_exc()
-    # the rooms keep credentials out of their messages; this is for what they overlook
-    sys.stderr.write(f"gpuseg: {redact_text(message)}\n")
+def _past_run(where: Path) -> PastRun:
+    from gpuseg.outputs.past_run import read_past_run
+
+    return read_past_run(where)
+
+
+def _fail(shown: Reporter, message: str, exit_code: int, debug: bool) -> NoReturn:
+    shown.fail(message, exit_code, traceback.format_exc() if debug else "")
     raise typer.Exit(exit_code)
 
 

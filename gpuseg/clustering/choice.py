@@ -18,6 +18,9 @@ WEAK_SILHOUETTE = 0.25
 HANDFUL_SHARE = 0.01
 HANDFUL_ROWS = 100
 
+#: How a result that time did not suffice for is labelled.
+CUT = "cut short by max_seconds"
+
 
 def choose(
     backend: Backend,
@@ -53,12 +56,19 @@ def choose(
             f"no k keeps every cluster at {min_cluster_share:.1%} of the rows or more; "
             "the limit was not applied"
         )
-    best = max(eligible or scores, key=lambda s: (s.silhouette, -s.n_clusters))
+    candidates = eligible or scores
+    best = max(candidates, key=lambda s: (s.silhouette, -s.n_clusters))
+    rivals = _rivals(best, candidates, sweep)
     warnings += _doubts(best, scores, X.shape[0], largest_tried if asked_for is None else None)
+    if rivals and asked_for is None:
+        warnings.append(_inseparable(best, rivals, len(sweep.scored_rows), X.shape[0]))
+    if sweep.cut:
+        warnings.append(f"{CUT}: {'; '.join(sweep.cut)}")
+    reason = _reason(best, scores, rivals, asked_for, len(eligible))
     return Choice(
         n_clusters=best.n_clusters,
         fit=number_by_size(backend, X, sweep.fits[best.n_clusters]),
-        reason=_reason(best, scores, asked_for, len(eligible)),
+        reason=f"{reason} ({CUT})" if sweep.cut else reason,
         warnings=tuple(warnings),
     )
 
@@ -75,7 +85,32 @@ def number_by_size(backend: Backend, X: Array, fit: KMeansFit) -> KMeansFit:
     return fit._replace(centroids=centroids, labels=found.labels)
 
 
-def _reason(best: KScore, scores: Sequence[KScore], asked_for: int | None, n_eligible: int) -> str:
+def _rivals(best: KScore, candidates: Sequence[KScore], sweep: SweepResult) -> list[int]:
+    """Return the other k that may well be as good as the best, ascending."""
+    others = {score.n_clusters for score in candidates} - {best.n_clusters}
+    return sorted(others.intersection(sweep.rivals.get(best.n_clusters, ())))
+
+
+def _either(best: KScore, rivals: Sequence[int]) -> str:
+    *first, last = sorted([best.n_clusters, *rivals])
+    return f"k = {', '.join(map(str, first))} or {last}"
+
+
+def _inseparable(best: KScore, rivals: Sequence[int], n_scored: int, n_samples: int) -> str:
+    return (
+        f"{_either(best, rivals)}, not separable at this budget ({n_scored:,} of {n_samples:,} "
+        f"rows scored): k = {best.n_clusters}, the highest estimate, was taken; --sample-size "
+        "scores more rows"
+    )
+
+
+def _reason(
+    best: KScore,
+    scores: Sequence[KScore],
+    rivals: Sequence[int],
+    asked_for: int | None,
+    n_eligible: int,
+) -> str:
     if asked_for is not None:
         return f"{best.n_clusters} clusters, as asked; mean silhouette {best.silhouette:.4f}"
     if len(scores) == 1:
@@ -91,6 +126,8 @@ def _reason(best: KScore, scores: Sequence[KScore], asked_for: int | None, n_eli
     )
     if n_eligible not in (0, len(scores)):
         words = words.replace("the highest", "the highest eligible", 1)
+    if rivals:
+        words = f"{_either(best, rivals)}, not separable at this budget: {words}"
     return words
 
 
@@ -114,16 +151,4 @@ def _doubts(
             f"the best mean silhouette is {best.silhouette:.2f}, below {WEAK_SILHOUETTE}: the "
             "groups overlap, treat them as a useful division rather than as natural segments"
         )
-    rivals = [s for s in scores if s.n_clusters != best.n_clusters and _inseparable(best, s)]
-    if rivals:
-        doubts.append(
-            f"k = {best.n_clusters} and k = {', '.join(str(s.n_clusters) for s in rivals)} are "
-            "not separable at this sample size; raise --sample-size to be sure"
-        )
     return doubts
-
-
-def _inseparable(best: KScore, other: KScore) -> bool:
-    """Whether two sampled scores lie within two standard errors of each other."""
-    stderr = float(np.hypot(best.silhouette_stderr, other.silhouette_stderr))
-    return stderr > 0 and best.silhouette - other.silhouette < 2 * stderr

@@ -17,8 +17,10 @@ from gpuseg.backends.base import Backend
 from gpuseg.backends.sample import count_labels
 from gpuseg.clustering.proposals import Centres, propose
 from gpuseg.clustering.seeding import Seeder
+from gpuseg.clustering.steps_in_time import lloyd_in_time
 from gpuseg.errors import DataError, SettingsError
 from gpuseg.records import Array, KMeansFit, Progress, no_progress
+from gpuseg.stages import NO_DEADLINE, Deadline
 
 #: Rows of the samples on which starts are tried, before the finalists see all rows. On the
 #: last one the finalists only come closer to their end.
@@ -57,6 +59,7 @@ class KMeansSweepFit(NamedTuple):
 
     fit: KMeansFit
     stability: float  # mean adjusted Rand index of the other restarts; nan without others
+    is_finished: bool = True  # False when time was up before it came to its end
 
 
 def sweep_kmeans(
@@ -69,6 +72,7 @@ def sweep_kmeans(
     max_iter: int = 300,
     tol: float = 1e-4,
     warm_starts: Mapping[int, Sequence[Any]] | None = None,
+    deadline: Deadline = NO_DEADLINE,
     progress: Progress = no_progress,
 ) -> dict[int, KMeansSweepFit]:
     """Fit k-means for every k, all together.
@@ -85,6 +89,9 @@ def sweep_kmeans(
         k-means++ restarts for each k.
     warm_starts : mapping of k to host arrays of shape (k, n_features), optional
         Starts that compete with the finalists on all rows, e.g. an earlier model's centroids.
+    deadline
+        The search on samples is always finished; steps on all rows end in time, but every
+        row gets the nearest centroid of what was found.
 
     Returns
     -------
@@ -107,10 +114,17 @@ def sweep_kmeans(
     for k in ks:
         finalists[k] += list((warm_starts or {}).get(k, []))
     fine = {"max_iter": max_iter, "tol": tol * (FINE if len(X) <= LEVELS[-1] else 1)}
-    last = _lloyd_by_k(backend, X, finalists, fine, _part(progress, 0.3, 0.9))
+    last, unfinished = _last_runs(backend, X, finalists, fine, deadline, _part(progress, 0.3, 0.9))
+    if unfinished:
+        fine["max_iter"] = 0
     best = _never_rising(backend, X, {k: _best(last[k]) for k in ks}, fine)
     progress(1.0)
-    return {k: KMeansSweepFit(best[k], _stability(backend, best[k], restarts[k])) for k in ks}
+    return {
+        k: KMeansSweepFit(
+            best[k], _stability(backend, best[k], restarts[k]), is_finished=k not in unfinished
+        )
+        for k in ks
+    }
 
 
 def count_distinct_rows(X: Array, at_most: int) -> int:
@@ -223,6 +237,28 @@ def _lloyd_by_k(
     flat = [start for k in starts for start in starts[k]]
     fits = iter(backend.lloyd(X, flat, **limits, progress=progress))
     return {k: [next(fits) for _ in starts[k]] for k in starts}
+
+
+def _last_runs(
+    backend: Backend,
+    X: Array,
+    starts: Mapping[int, Sequence[Any]],
+    limits: Mapping[str, Any],
+    deadline: Deadline,
+    progress: Progress,
+) -> tuple[dict[int, list[KMeansFit]], set[int]]:
+    """Run the finalists on all rows; return also for which k time did not suffice."""
+    if not deadline.is_set:
+        return _lloyd_by_k(backend, X, starts, limits, progress), set()
+    if not deadline.allows(0.0):  # the most promising one of each k, as it is
+        starts = {k: starts[k][:1] for k in starts}
+    flat = [(k, start) for k in starts for start in starts[k]]
+    ks, all_starts = [k for k, _start in flat], [start for _k, start in flat]
+    fits, finished = lloyd_in_time(
+        backend, X, all_starts, **limits, deadline=deadline, progress=progress
+    )
+    by_k = {k: [fit for of, fit in zip(ks, fits, strict=True) if of == k] for k in starts}
+    return by_k, {k for k, is_done in zip(ks, finished, strict=True) if not is_done}
 
 
 def _best(fits: Sequence[KMeansFit]) -> KMeansFit:

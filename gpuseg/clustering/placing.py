@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from gpuseg.backends.base import Backend
+from gpuseg.clustering.choice import CUT
 from gpuseg.clustering.sweep import score_fits
 from gpuseg.records import Array, Choice, KMeansFit, Progress, SweepResult, no_progress
+from gpuseg.stages import NO_DEADLINE, Deadline
 
 
 def place(
@@ -30,17 +32,25 @@ def score_placed(
     centroids: Array,
     sample_size: int | None,
     *,
+    cluster_ids: tuple[int, ...] = (),
+    deadline: Deadline = NO_DEADLINE,
     progress: Progress = no_progress,
 ) -> tuple[SweepResult, Choice]:
     """Place rows with stored centroids and score them as the sweep scores its fits."""
     fit = place(backend, X, centroids)
     n_clusters = len(centroids)
     scored = score_fits(
-        backend, X, {n_clusters: (fit, 1.0)}, sample_size=sample_size, progress=progress
+        backend,
+        X,
+        {n_clusters: (fit, 1.0)},
+        sample_size=sample_size,
+        deadline=deadline,
+        progress=progress,
     )
     silhouette = scored.scores[n_clusters].silhouette
     reason = (
         f"{n_clusters} clusters placed by a stored model, nothing was fitted; mean silhouette "
         f"{silhouette:.4f}"
     )
-    return scored, Choice(n_clusters=n_clusters, fit=fit, reason=reason)
+    cut = tuple(f"{CUT}: {what}" for what in scored.cut)
+    return scored, Choice(n_clusters, fit, reason, warnings=cut, cluster_ids=cluster_ids)

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuseg.backends.base import Backend
-from gpuseg.backends.sample import count_labels
-from gpuseg.clustering.scores import side_by_side
+from gpuseg.clustering.estimation import Sample, estimate
+from gpuseg.clustering.scores import cluster_sizes, side_by_side
 from gpuseg.errors import DataError, SettingsError, ShapeError
 from gpuseg.records import Array, Progress, no_progress
 
@@ -48,6 +48,68 @@ class SilhouetteSweep:
     stderr: Mapping[Any, float]
 
 
+class Segmentations(NamedTuple):
+    """Several segmentations of the same rows.
+
+    Parameters
+    ----------
+    labels : Array of shape (m, n_samples), int32, or uint8 where memory is short
+    sizes
+        Length m: rows of each cluster, host array of shape (n_clusters,), int64; the number
+        of a cluster that is not there has size 0.
+    """
+
+    labels: Array
+    sizes: tuple[npt.NDArray[np.int64], ...]
+
+    @classmethod
+    def of(cls, backend: Backend, labels: Mapping[Any, Array]) -> Segmentations:
+        """Put labels, each of shape (n_samples,), side by side."""
+        xp = backend.xp
+        matrix = side_by_side(backend, labels.values())
+        widths = [int(of_k.max()) + 1 for of_k in matrix]
+        return cls(matrix, tuple(map(cluster_sizes, [xp] * len(widths), matrix, widths)))
+
+    def clusters(self, backend: Backend, rows: npt.NDArray[np.int64] | None) -> Any:
+        """Return the labels of some rows on the host, (m, r), int32; or all, as they are."""
+        if rows is None:
+            return backend.to_host(self.labels)
+        of_rows = self.labels[:, backend.from_host(rows)]
+        return backend.to_host(of_rows).astype(np.int32, copy=False)
+
+
+def silhouettes(
+    backend: Backend,
+    X: Array,
+    of: Segmentations,
+    rows: npt.NDArray[np.int64] | None,
+    *,
+    progress: Progress = no_progress,
+) -> npt.NDArray[np.float64]:
+    """Return the exact silhouettes of some rows in all segmentations, in one pass.
+
+    Parameters
+    ----------
+    X : Array of shape (n_samples, n_features), float32
+    rows : host array of shape (r,), int64, or None for all
+        Their distances run to all rows.
+
+    Returns
+    -------
+    silhouettes : host array of shape (m, r), float64
+    """
+    chosen = None if rows is None else backend.from_host(rows)
+    n_clusters = [len(sizes) for sizes in of.sizes]
+    sums = backend.distance_sums(X, of.labels, n_clusters, rows=chosen, progress=progress)
+    clusters = of.clusters(backend, rows)
+    values, first = np.empty(clusters.shape), 0
+    for i, sizes in enumerate(of.sizes):
+        own = sums[:, first : first + len(sizes)]
+        values[i] = _silhouettes(backend, own, clusters[i], sizes)
+        first += len(sizes)
+    return values
+
+
 def score_sweep(
     backend: Backend,
     X: Array,
@@ -67,21 +129,31 @@ def score_sweep(
     rows : host array of shape (r,), int64, or None for all
         Rows to score, ascending. Their distances still run to all rows, so each
         silhouette is exact; only the mean is estimated, stratified by cluster.
+
+    Raises
+    ------
+    DataError
+        If no row of a cluster is among `rows`.
     """
-    matrix = side_by_side(backend, labels.values())
-    n_clusters = [int(of_k.max()) + 1 for of_k in matrix]
-    chosen = None if rows is None else backend.from_host(rows)
-    sums = backend.distance_sums(X, matrix, n_clusters, rows=chosen, progress=progress)
-    scores, samples, stderr = {}, {}, {}
-    first = 0
-    for k, of_k, width in zip(labels, backend.to_host(matrix), n_clusters, strict=True):
-        sizes = count_labels(of_k, width)
-        own = of_k if rows is None else of_k[rows]
-        values = _silhouettes(backend, sums[:, first : first + width], own, sizes)
-        first += width
-        samples[k] = values
-        scores[k], stderr[k] = _mean_and_stderr(values, own, sizes)
-    return SilhouetteSweep(scores, samples, stderr)
+    of = Segmentations.of(backend, labels)
+    values = silhouettes(backend, X, of, rows, progress=progress)
+    if rows is None or len(rows) == len(X):
+        means, stderr = values.mean(axis=1), np.zeros(len(values))
+    else:
+        found = estimate(
+            [
+                Sample(own, clusters, np.ones(len(rows), bool), sizes, np.zeros(len(rows)), 0.0)
+                for own, clusters, sizes in zip(
+                    values, of.clusters(backend, rows), of.sizes, strict=True
+                )
+            ]
+        )
+        means, stderr = found.means, found.stderr
+    return SilhouetteSweep(
+        dict(zip(labels, means.tolist(), strict=True)),
+        dict(zip(labels, values, strict=True)),
+        dict(zip(labels, stderr.tolist(), strict=True)),
+    )
 
 
 def silhouette_sweep(
@@ -227,35 +299,6 @@ def _silhouettes(
         values = xp.where(says, (b - a) / xp.where(says, larger, 1.0), 0.0)
         result[part] = backend.to_host(values)
     return result
-
-
-def _mean_and_stderr(
-    values: npt.NDArray[np.float64], own: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64]
-) -> tuple[float, float]:
-    """Return the mean over all rows and its standard error, stratified by cluster.
-
-    The spread of a cluster of which a single row was scored is unknown; it is taken to be
-    that of all scored rows.
-
-    References
-    ----------
-    Cochran (1977), "Sampling Techniques", section 5.4, with the finite population
-    correction.
-    """
-    n_samples = int(sizes.sum())
-    if len(values) == n_samples:
-        return float(values.mean()), 0.0
-    mean = variance = 0.0
-    for cluster in np.flatnonzero(sizes):
-        part = values[own == cluster]
-        if len(part) == 0:
-            raise DataError(f"no row of cluster {cluster} is among the scored rows; add some")
-        weight = sizes[cluster] / n_samples
-        mean += weight * float(part.mean())
-        spread = part.var(ddof=1) if len(part) > 1 else values.var()
-        unseen = 1 - len(part) / sizes[cluster]
-        variance += weight**2 * unseen * float(spread) / len(part)
-    return mean, float(np.sqrt(variance))
 
 
 # -- what the public functions accept ------------------------------------------------

@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpuseg.backends.base import Backend
-from gpuseg.backends.sample import first_members
-from gpuseg.clustering.kmeans import count_distinct_rows, sweep_kmeans
-from gpuseg.clustering.scores import (
-    calinski_harabasz,
-    cluster_sizes,
-    davies_bouldin,
-    mean_distances,
-)
-from gpuseg.clustering.silhouette import SilhouetteSweep, score_sweep
+from gpuseg.clustering.kmeans import KMeansSweepFit, count_distinct_rows, sweep_kmeans
+from gpuseg.clustering.rounds import Frame, rows_of_small_clusters, score_in_rounds
+from gpuseg.clustering.scores import calinski_harabasz, davies_bouldin
+from gpuseg.clustering.screen import SquaredScreen, squared_screen
+from gpuseg.clustering.silhouette import Segmentations, silhouettes
 from gpuseg.errors import DataError
 from gpuseg.records import Array, KMeansFit, KScore, Progress, SweepResult, no_progress, part
+from gpuseg.stages import NO_DEADLINE, Deadline
 
 #: Work that one silhouette sweep may take, in multiply-adds over pairs of rows. A fixed
 #: number, not a time: whether a score is exact must not depend on the machine.
 EXACT_BUDGET = 6e11
-SAMPLED_BUDGET = 2e11
+SAMPLED_BUDGET = 6e11
 
 #: What a pair costs besides its d multiply-adds (square root, sums), in multiply-adds.
 PAIR_OVERHEAD = 8
 
+#: However many rows there are, the first round scores at least so many, and all rounds may:
+#: about what k-means needs for its steps over all rows.
 MIN_SAMPLE = 1_000
+MIN_BUDGET_ROWS = 4_000
 
-#: A sampled cluster is judged on at least this many of its rows (all, if it has fewer).
-MIN_ROWS_PER_CLUSTER = 30
+#: Rounds, each of twice the rows of the one before.
+ROUNDS = 4
 
-#: Part of a sweep's progress that k-means is given; the rest goes to the silhouette.
+#: Rows that are scored to learn how fast this is, where there is a deadline.
+TRIAL_ROWS = 256, 2_304
+
+#: All pairs, each met once, against rows that meet all rows: a pair may take so much longer.
+EXACT_CAUTION = 1.5
+
+#: Part of a sweep's progress that k-means is given, and of its time where that is limited.
 KMEANS_PART = 0.3
+KMEANS_TIME = 0.6
 
 
 def sweep(
@@ -46,7 +54,11 @@ def sweep(
     n_init: int,
     random_state: int,
     sample_size: int | None = None,
+    warm_starts: Mapping[int, Sequence[Any]] | None = None,
+    min_cluster_share: float = 0.0,
+    deadline: Deadline = NO_DEADLINE,
     progress: Progress = no_progress,
+    kmeans: Callable[..., dict[int, KMeansSweepFit]] = sweep_kmeans,
 ) -> SweepResult:
     """Fit k-means for every k and score each with the mean Euclidean silhouette.
 
@@ -58,6 +70,14 @@ def sweep(
         Ascending. Those that the data cannot fill are left out, with a warning.
     sample_size
         Rows to score; ``None`` scores all of them while that is affordable.
+    warm_starts
+        See `sweep_kmeans`.
+    kmeans
+        `sweep_kmeans`, or what stands for it: the fits of an earlier run of the same.
+    min_cluster_share
+        As in the choice: more rows are scored to tell those k apart that can be chosen.
+    deadline
+        What is not finished then is left as good as it is, and `SweepResult.cut` says so.
 
     Raises
     ------
@@ -65,12 +85,14 @@ def sweep(
         If the rows cannot make two clusters.
     """
     possible, warnings = possible_k_values(X, k_values)
-    fits = sweep_kmeans(
+    fits = kmeans(
         backend,
         X,
         possible,
         n_init=n_init,
         random_state=random_state,
+        warm_starts=warm_starts,
+        deadline=deadline.for_share(KMEANS_TIME),
         progress=part(progress, 0.0, KMEANS_PART),
     )
     scored = score_fits(
@@ -78,9 +100,13 @@ def sweep(
         X,
         {k: (fits[k].fit, fits[k].stability) for k in possible},
         sample_size=sample_size,
+        min_cluster_share=min_cluster_share,
+        deadline=deadline,
         progress=part(progress, KMEANS_PART, 1.0),
     )
-    return replace(scored, warnings=warnings)
+    unfinished = [k for k in possible if not fits[k].is_finished]
+    cut = (_words_of_cut_kmeans(unfinished),) if unfinished else ()
+    return replace(scored, warnings=warnings, cut=cut + scored.cut)
 
 
 def score_fits(
@@ -89,30 +115,42 @@ def score_fits(
     fits: Mapping[int, tuple[KMeansFit, float]],
     *,
     sample_size: int | None = None,
+    min_cluster_share: float = 0.0,
+    deadline: Deadline = NO_DEADLINE,
     progress: Progress = no_progress,
 ) -> SweepResult:
-    """Score fits of several k in one pass over the pairs of rows.
+    """Score fits of several k in one pass over the pairs of rows, or in a few.
 
     Parameters
     ----------
     fits
         For each k, the fit and the stability of its restarts.
     """
-    labels = {k: fit.labels for k, (fit, _stability) in fits.items()}
-    rows = rows_to_score(backend, X, labels, sample_size)
-    silhouettes = score_sweep(backend, X, labels, rows=rows, progress=progress)
-    n_samples = int(X.shape[0])
+    of = Segmentations.of(backend, {k: fit.labels for k, (fit, _stability) in fits.items()})
+    n_samples, n_features = int(X.shape[0]), int(X.shape[1])
+    work = silhouette_work(n_samples, n_features, sample_size)
+    if not work.is_exact:
+        found = _sampled(backend, X, of, fits, work.ends, min_cluster_share, deadline, progress)
+    elif not deadline.is_set or deadline.allows(_exact_seconds(backend, X, of)):
+        found = _exact(backend, X, of, fits, progress)
+    else:
+        ends = _in_rounds(n_samples, n_features, max(1, n_samples // 2)).ends
+        found = _sampled(backend, X, of, fits, ends, min_cluster_share, deadline, progress)
+        if not found.cut:
+            found = _cut(found, "all would have taken too long")
     _mean, covariance = backend.covariance(X)
     total_inertia = float(np.trace(covariance)) * n_samples
     scores = {
-        k: _score(backend, X, fit, stability, silhouettes, total_inertia)
-        for k, (fit, stability) in fits.items()
+        k: _score(backend, fits[k], found.silhouettes[i], found.screens[i], total_inertia)
+        for i, k in enumerate(fits)
     }
     return SweepResult(
         fits={k: fit for k, (fit, _stability) in fits.items()},
         scores=scores,
-        samples=silhouettes.samples,
-        scored_rows=np.arange(n_samples) if rows is None else rows,
+        samples=dict(zip(fits, found.values, strict=True)),
+        scored_rows=found.rows,
+        rivals=found.rivals,
+        cut=found.cut,
     )
 
 
@@ -148,68 +186,180 @@ def possible_k_values(X: Array, k_values: Sequence[int]) -> tuple[list[int], tup
 
 
 class SilhouetteWork(NamedTuple):
-    """What scoring a sweep takes; it does not depend on how many k there are."""
+    """What scoring a sweep takes at most; it does not depend on how many k there are."""
 
     n_scored: int
     multiply_adds: float
+    ends: tuple[int, ...]  # rows scored after each round, ascending
+    is_exact: bool
 
 
 def silhouette_work(n_samples: int, n_features: int, sample_size: int | None) -> SilhouetteWork:
     """Decide how many rows are scored: all of them while `EXACT_BUDGET` allows it."""
     pair_cost = n_features + PAIR_OVERHEAD
-    exact = SilhouetteWork(n_samples, n_samples * n_samples / 2 * pair_cost)
+    pairs = n_samples * n_samples / 2
+    exact = SilhouetteWork(n_samples, pairs * pair_cost, (n_samples,), is_exact=True)
     if sample_size is None:
-        if exact.multiply_adds <= EXACT_BUDGET:
+        if exact.multiply_adds <= EXACT_BUDGET or n_samples <= 2 * MIN_BUDGET_ROWS:
             return exact
-        sample_size = max(MIN_SAMPLE, int(SAMPLED_BUDGET / (n_samples * pair_cost)))
+        affordable = int(SAMPLED_BUDGET / (n_samples * pair_cost))
+        return _in_rounds(n_samples, n_features, max(MIN_BUDGET_ROWS, affordable))
     if sample_size >= n_samples:
         return exact
-    return SilhouetteWork(sample_size, float(sample_size) * n_samples * pair_cost)
+    work = float(sample_size) * n_samples * pair_cost
+    return SilhouetteWork(sample_size, work, (sample_size,), is_exact=False)
 
 
-def rows_to_score(
-    backend: Backend, X: Array, labels: Mapping[int, Array], sample_size: int | None
-) -> np.ndarray | None:
-    """Choose the rows whose silhouette is computed; ``None`` means all of them.
+def _in_rounds(n_samples: int, n_features: int, most: int) -> SilhouetteWork:
+    """Plan rounds of twice the rows each, up to `most` of them."""
+    first = min(most, max(MIN_SAMPLE, most >> (ROUNDS - 1)))
+    ends = [first << number for number in range(ROUNDS - 1) if first << number < most]
+    work = float(most) * n_samples * (n_features + PAIR_OVERHEAD)
+    return SilhouetteWork(most, work, (*ends, most), is_exact=False)
 
-    The rows of `X` look shuffled, so the first ones are a fair sample; rows of small
-    clusters are added until each cluster of each k has `MIN_ROWS_PER_CLUSTER`.
-    """
-    n_samples, n_features = X.shape
-    n_scored = silhouette_work(n_samples, n_features, sample_size).n_scored
-    if n_scored == n_samples:
-        return None
-    chosen = np.zeros(n_samples, dtype=bool)
-    chosen[:n_scored] = True
-    for k, of_k in labels.items():
-        host = backend.to_host(of_k)
-        for cluster in range(k):
-            chosen[first_members(host, cluster, MIN_ROWS_PER_CLUSTER)] = True
-    return np.flatnonzero(chosen)
+
+# -- exact or sampled ----------------------------------------------------------------
+
+
+class _Silhouette(NamedTuple):
+    """The mean of one k, and how it was found."""
+
+    mean: float
+    stderr: float
+    interval: tuple[float, float]
+    method: str
+
+
+class _Found(NamedTuple):
+    rows: np.ndarray
+    values: np.ndarray  # (m, len(rows))
+    silhouettes: list[_Silhouette]
+    screens: list[SquaredScreen]
+    rivals: Mapping[int, tuple[int, ...]]
+    cut: tuple[str, ...]
+
+
+def _exact(
+    backend: Backend, X: Array, of: Segmentations, fits: Mapping[int, Any], progress: Progress
+) -> _Found:
+    values = silhouettes(backend, X, of, None, progress=progress)
+    means = values.mean(axis=1).tolist()
+    found = [_Silhouette(mean, 0.0, (mean, mean), "exact") for mean in means]
+    nobody = np.empty(0, np.int64)
+    screens = [squared_screen(backend, X, fit, nobody) for fit, _stability in fits.values()]
+    return _Found(np.arange(len(X)), values, found, screens, {}, ())
+
+
+def _sampled(
+    backend: Backend,
+    X: Array,
+    of: Segmentations,
+    fits: Mapping[int, Any],
+    ends: Sequence[int],
+    min_cluster_share: float,
+    deadline: Deadline,
+    progress: Progress,
+) -> _Found:
+    trial = min(MIN_SAMPLE, ends[0]) if deadline.is_set else None
+    frame, screens = _frame(backend, X, of, fits, trial or ends[0], ends[-1])
+    shares = [sizes.min() / len(X) for sizes in of.sizes]
+    allowed = [i for i, share in enumerate(shares) if share >= min_cluster_share]
+    sampled = score_in_rounds(
+        lambda rows, progress: silhouettes(backend, X, of, rows, progress=progress),
+        frame,
+        ends,
+        eligible=allowed or range(len(shares)),
+        trial=trial,
+        deadline=deadline,
+        progress=progress,
+    )
+    method = f"sampled ({len(sampled.rows):,} of {len(X):,} rows)"
+    estimates = sampled.estimates
+    numbers = zip(estimates.means, estimates.stderr, estimates.intervals, strict=True)
+    ks = list(fits)
+    found = _Found(
+        sampled.rows,
+        sampled.values,
+        [
+            _Silhouette(float(mean), float(stderr), (float(low), float(high)), method)
+            for mean, stderr, (low, high) in numbers
+        ],
+        screens,
+        {k: tuple(ks[j] for j in sampled.rivals[i]) for i, k in enumerate(ks)},
+        (),
+    )
+    return _cut(found, "more were wanted") if sampled.is_cut else found
+
+
+def _cut(found: _Found, what: str) -> _Found:
+    """Label what time was too short for."""
+    words = f"the silhouette was estimated from {len(found.rows):,} rows, {what}"
+    labelled = [
+        one._replace(method=f"{one.method}, cut short by max_seconds") for one in found.silhouettes
+    ]
+    return found._replace(silhouettes=labelled, cut=(words,))
+
+
+def _frame(
+    backend: Backend,
+    X: Array,
+    of: Segmentations,
+    fits: Mapping[int, Any],
+    fewest: int,
+    most: int,
+) -> tuple[Frame, list[SquaredScreen]]:
+    """Look up all rows that may be scored: the first ones, and more of small clusters."""
+    small = rows_of_small_clusters(backend, of, fewest)
+    rows = np.unique(np.concatenate([np.arange(most), *small]))
+    screens = [squared_screen(backend, X, fit, rows) for fit, _stability in fits.values()]
+    frame = Frame(
+        rows=rows,
+        clusters=of.clusters(backend, rows),
+        added=np.stack([np.isin(rows, of_k) for of_k in small]),
+        sizes=of.sizes,
+        screens=np.stack([screen.values for screen in screens]),
+        screen_means=np.array([screen.mean for screen in screens]),
+    )
+    return frame, screens
+
+
+def _exact_seconds(backend: Backend, X: Array, of: Segmentations) -> float:
+    """Expect how long all pairs take, from a few rows and some more of them."""
+    few, more = (min(n_rows, len(X)) for n_rows in TRIAL_ROWS)
+    if more == len(X):
+        return 0.0
+    seconds = []
+    for n_rows in (few, few, more):  # once for kernels that are loaded with their first rows
+        begin = time.monotonic()
+        silhouettes(backend, X, of, np.arange(n_rows))
+        seconds.append(time.monotonic() - begin)
+    pace = max(seconds[2] - seconds[1], 0.0) / (more - few)
+    return EXACT_CAUTION * pace * len(X) / 2
 
 
 def _score(
     backend: Backend,
-    X: Array,
-    fit: KMeansFit,
-    stability: float,
-    silhouettes: SilhouetteSweep,
+    fitted: tuple[KMeansFit, float],
+    silhouette: _Silhouette,
+    screen: SquaredScreen,
     total_inertia: float,
 ) -> KScore:
-    n_samples, k = int(X.shape[0]), len(fit.centroids)
-    sizes = cluster_sizes(backend.xp, fit.labels, k)
-    found = backend.assign(X, fit.centroids, progress=no_progress)
-    extents = mean_distances(backend, fit.labels, found.sq_distances, sizes)
-    n_scored = len(silhouettes.samples[k])
-    sampled = f"sampled ({n_scored:,} of {n_samples:,} rows)"
+    fit, stability = fitted
+    low, high = silhouette.interval
     return KScore(
-        n_clusters=k,
-        silhouette=float(silhouettes.scores[k]),
-        silhouette_stderr=float(silhouettes.stderr[k]),
-        method="exact" if n_scored == n_samples else sampled,
+        n_clusters=len(fit.centroids),
+        silhouette=silhouette.mean,
+        silhouette_stderr=silhouette.stderr,
+        method=silhouette.method,
         inertia=float(fit.inertia),
-        calinski_harabasz=calinski_harabasz(fit, sizes, total_inertia),
-        davies_bouldin=davies_bouldin(backend.to_host(fit.centroids), extents),
-        min_cluster_share=float(sizes.min() / n_samples),
+        calinski_harabasz=calinski_harabasz(fit, screen.sizes, total_inertia),
+        davies_bouldin=davies_bouldin(backend.to_host(fit.centroids), screen.extents),
+        min_cluster_share=float(screen.sizes.min() / screen.sizes.sum()),
         stability=stability,
+        silhouette_low=low,
+        silhouette_high=high,
     )
+
+
+def _words_of_cut_kmeans(ks: Sequence[int]) -> str:
+    return f"k-means did not reach its end for k = {', '.join(map(str, ks))}"

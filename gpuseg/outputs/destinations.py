@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from gpuseg.errors import SettingsError
+from gpuseg.outputs.change_facts import change_tables
 from gpuseg.outputs.manifest import Output as Written
 from gpuseg.outputs.model_names import check_model_name
 from gpuseg.outputs.results import (
@@ -18,6 +19,7 @@ from gpuseg.outputs.results import (
     output_schema,
     without_own_columns,
 )
+from gpuseg.outputs.run_folder import ROWS
 from gpuseg.outputs.segments import segments_table
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
@@ -30,6 +32,10 @@ EXPORTS: Mapping[str, str] = {
     "profiles": "export_profiles",
     "k_scores": "export_k_scores",
     "rules": "export_rules",
+    "lineage": "export_lineage",
+    "migration": "export_migration",
+    "movements": "export_movements",
+    "drift": "export_drift",
 }
 
 
@@ -101,24 +107,23 @@ class Destinations:
             check_output(place, pa.schema([(CLUSTER_COLUMN, pa.int32())]))
         return table
 
-    def publish(self, result: Segmentation, then: Callable[[], None] | None = None) -> None:
-        """Write every result that was asked for to its place; all of them, or none.
+    def outputs(self, result: Segmentation) -> dict[str, Output]:
+        """Return every result that was asked for, by its name, and its place."""
+        tables = result_tables(result)
+        found = {name: Output(place, tables[name]) for name, place in self.exports.items()}
+        if self.rows is not None:
+            found[ROWS] = Output(self.rows, result.table, append=self.settings.appends)
+        return found
 
-        Parameters
-        ----------
-        then
-            Called when they have appeared; no Ctrl-C comes between.
+    def publish(self, result: Segmentation) -> None:
+        """Write every result that was asked for to its place; all of them, or none.
 
         Raises
         ------
         SettingsError, DataError, SinkError
             As `tables.publish`; the previous tables stand.
         """
-        tables = result_tables(result)
-        outputs = [Output(place, tables[name]) for name, place in self.exports.items()]
-        if self.rows is not None:
-            outputs.append(Output(self.rows, result.table, append=self.settings.appends))
-        publish(outputs, then=then)
+        publish(list(self.outputs(result).values()))
 
     def written(self, result: Segmentation) -> list[Written]:
         """Return what `publish` writes, for the manifest."""
@@ -128,7 +133,7 @@ class Destinations:
             for name, place in self.exports.items()
         ]
         if self.rows is not None:
-            found.append(Written("rows", self.rows.display, result.table.num_rows))
+            found.append(Written(ROWS, self.rows.display, result.table.num_rows))
         return found
 
     @property
@@ -153,6 +158,10 @@ def result_tables(result: Segmentation) -> dict[str, pa.Table]:
         tables["tree"] = result.tree.leaves
     if result.segments:
         tables["segments"] = segments_table(result.segments, result.cluster_sizes)
+    if result.footprint is not None:
+        tables |= change_tables(result.change)
+        if result.footprint.movements is not None:
+            tables["movements"] = result.footprint.movements
     return tables
 
 

@@ -1,13 +1,15 @@
 """Keep a run and publish its tables: all of it, or nothing.
 
 The order makes every crash harmless: the run folder is complete before any table
-changes, all tables change together, and only then the model becomes the current one.
+changes, all tables change together, and only then the model becomes the current one. What
+a crash leaves in between is finished by whoever comes next, see `publication`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +18,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from gpuseg.interrupts import after_publishing
+from gpuseg.outputs.change_facts import change_facts
 from gpuseg.outputs.destinations import Destinations, result_tables
 from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.manifest import (
@@ -26,18 +30,20 @@ from gpuseg.outputs.manifest import (
     stage_facts,
     versions,
 )
-from gpuseg.outputs.models import promote, save_model
+from gpuseg.outputs.models import save_model
+from gpuseg.outputs.publication import publish_run
 from gpuseg.outputs.report import REPORT, ReportInput, write_report
-from gpuseg.outputs.run_folder import RunFolder
+from gpuseg.outputs.run_folder import ROWS, RunFolder, table_files
 from gpuseg.outputs.sketch import Sketch
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
-
-#: Rows plus cluster_id, kept in the run folder when no output table was asked for.
-ROWS = "rows"
+from gpuseg.tables import publishing
 
 #: Rows that are hashed at a time.
 _HASHED_ROWS = 1 << 19
+
+#: In the run folder: result table -> what its place held when it was published.
+LEFT = "left.json"
 
 
 def keep_run(
@@ -48,6 +54,8 @@ def keep_run(
     destinations: Destinations,
 ) -> Segmentation:
     """Write the run folder, publish the tables, and make the model the current one.
+
+    What the gate refused is kept in its run folder, and nothing else changes.
 
     Parameters
     ----------
@@ -72,24 +80,29 @@ def keep_run(
             run_id=folder.run_id,
             run_dir=str(folder.path),
             report=str(folder.path / REPORT),
-            output_table=_rows_place(folder, destinations),
+            output_table=_rows_place(folder, result, destinations),
         )
         _fill(folder, result, table, sketch, settings, destinations)
-        published = False
-
-        def make_current() -> None:
-            nonlocal published
-            published = True  # from here on the run folder describes tables that are there
-            promote(runs_dir, result.model_name, folder.run_id)
-
-        try:
+        publishing.reached("run folder")
+        if _is_refused(result):
             folder.complete()
-            destinations.publish(result, then=make_current)
-        except BaseException:
-            if not published:
-                shutil.rmtree(folder.path, ignore_errors=True)
-            raise
+            return result
+        left = publish_run(
+            runs_dir,
+            result.model_name,
+            folder.run_id,
+            destinations.outputs(result),
+            complete=folder.complete,
+        )
+    with after_publishing():
+        _record_left(folder.path, left)
     return result
+
+
+def _record_left(run_dir: Path, marks: Mapping[str, str]) -> None:
+    """Keep what the places of the outputs hold now; without it the next run does it all again."""
+    with contextlib.suppress(OSError):
+        replace_file(run_dir / LEFT, json.dumps(dict(marks), indent=1).encode())
 
 
 def record_costs(result: Segmentation) -> None:
@@ -101,10 +114,14 @@ def record_costs(result: Segmentation) -> None:
         replace_file(path, manifest_bytes(facts))
 
 
-def _rows_place(folder: RunFolder, destinations: Destinations) -> str:
-    if destinations.rows is not None:
+def _is_refused(result: Segmentation) -> bool:
+    return result.gate is not None and not result.gate.passed
+
+
+def _rows_place(folder: RunFolder, result: Segmentation, destinations: Destinations) -> str:
+    if destinations.rows is not None and not _is_refused(result):
         return destinations.rows.display
-    return str(folder.path / "tables" / f"{ROWS}.parquet")
+    return str(table_files(folder.path, ROWS)[0])
 
 
 def _fill(
@@ -119,7 +136,12 @@ def _fill(
     for name, contents in result_tables(result).items():
         folder.write_table(name, contents)
     if destinations.rows is None:
-        folder.write_table(ROWS, result.table)
+        folder.write_table(ROWS, result.table)  # for others too, so it is Parquet in any case
+    else:
+        folder.write_rows(result.table)
+    if result.footprint is not None:
+        for name, text in result.footprint.texts.items():
+            folder.write_text(name, text)
     if result.tree is not None:
         folder.write_text("tree.txt", result.tree.text)
         folder.write_text("tree.sql", result.tree.sql)
@@ -164,6 +186,12 @@ def _manifest(
         outputs=tuple(destinations.written(result)),
         warnings=result.warnings,
         extras={"notes": table.notes, "reason": result.reason},
+        change=change_facts(result.change),
+        cluster_sizes=dict(zip(result.cluster_ids, result.cluster_sizes, strict=True)),
+        status="refused" if _is_refused(result) else "published",
+        gate=result.gate.as_dict() if result.gate else None,
+        earlier_run_id=result.earlier_run_id,
+        working_folder=str(Path.cwd()),
     )
 
 
@@ -177,13 +205,14 @@ def content_hash(table: pa.Table) -> str:
     total = mixed = np.uint64(0)
     with np.errstate(over="ignore"):  # sums are taken modulo 2**64
         for start in range(0, table.num_rows, _HASHED_ROWS):
-            rows = _row_hashes(table.slice(start, _HASHED_ROWS))
+            rows = row_hashes(table.slice(start, _HASHED_ROWS))
             total += rows.sum(dtype=np.uint64)
             mixed ^= np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0)
     return f"{int(total):016x}{int(mixed):016x}"
 
 
-def _row_hashes(table: pa.Table) -> np.ndarray:
+def row_hashes(table: pa.Table) -> np.ndarray:
+    """Return a number for the content of each row, (n_rows,) uint64."""
     rows = np.zeros(table.num_rows, dtype=np.uint64)
     for position, column in enumerate(table.columns):
         rows = rows * np.uint64(0x9E3779B97F4A7C15) + _column_hashes(column, position)

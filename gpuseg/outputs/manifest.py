@@ -8,9 +8,11 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gpuseg
+from gpuseg.errors import ModelError
 from gpuseg.outputs.json_safe import json_safe
 from gpuseg.records import StageCost
 from gpuseg.redaction import redact, redact_settings
@@ -61,6 +63,14 @@ class Manifest:
     outputs: tuple[Output, ...] = ()
     warnings: tuple[str, ...] = ()
     extras: Mapping[str, Any] = field(default_factory=dict)
+    change: Mapping[str, Any] | None = None  # since the run before; None in a first run
+    cluster_sizes: Mapping[int, int] = field(default_factory=dict)  # id -> rows
+    status: str = "published"  # published | refused; what became of it later: see promotions
+    gate: Mapping[str, Any] | None = None
+    #: the run whose model was continued or placed the rows; None in a first run
+    earlier_run_id: str | None = None
+    #: what relative names in the settings are relative to
+    working_folder: str | None = None
 
 
 def manifest_dict(manifest: Manifest) -> dict[str, Any]:
@@ -70,6 +80,7 @@ def manifest_dict(manifest: Manifest) -> dict[str, Any]:
         "manifest_version": MANIFEST_VERSION,
         "model_name": manifest.model_name,
         "run_id": manifest.run_id,
+        "status": manifest.status,
         "started": manifest.started,
         "input": {
             "name": source.name,
@@ -82,15 +93,42 @@ def manifest_dict(manifest: Manifest) -> dict[str, Any]:
         "backend_reason": manifest.backend_reason,
         "n_clusters": manifest.n_clusters,
         "silhouette": manifest.silhouette,
+        "cluster_sizes": {str(cluster): n for cluster, n in manifest.cluster_sizes.items()},
+        "change": manifest.change,
         "stages": stage_facts(manifest.stages),
         "outputs": [output._asdict() for output in manifest.outputs],
         "warnings": manifest.warnings,
         "versions": versions(),
         "platform": machine(),
+        "gate": manifest.gate,
+        "earlier_run_id": manifest.earlier_run_id,
+        "working_folder": manifest.working_folder,
         "extras": manifest.extras,
     }
     safe = redact(json_safe(facts))
     return {**safe, "settings": json_safe(redact_settings(manifest.settings))}
+
+
+def read_manifest(where: Path) -> dict[str, Any]:
+    """Return the manifest of a run folder, or one that was copied elsewhere.
+
+    Raises
+    ------
+    ModelError
+        If it is not there or damaged.
+    """
+    path = where / MANIFEST if where.is_dir() else where
+    try:
+        facts = json.loads(path.read_bytes())
+        settings, source, run_id = facts["settings"], facts["input"], facts["run_id"]
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no run in '{where}': it has no {MANIFEST}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(f"'{path}' is damaged; it cannot be read as a run's manifest") from error
+    if not (isinstance(settings, dict) and isinstance(source, dict) and isinstance(run_id, str)):
+        raise ModelError(f"'{path}' is damaged; it does not say what the run was")
+    manifest: dict[str, Any] = facts
+    return manifest
 
 
 def stage_facts(stages: Mapping[str, StageCost]) -> dict[str, dict[str, float]]:

@@ -24,26 +24,30 @@ import numpy.typing as npt
 from gpuseg.errors import GpusegError, ModelError, did_you_mean
 from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.json_safe import json_safe
+from gpuseg.outputs.model_checks import (
+    KINDS,
+    NAMES,
+    problem_with,
+    stored_cluster_ids,
+    stored_reach,
+    stored_segments,
+)
 from gpuseg.outputs.model_files import (
     HostArray,
     damaged,
-    read_beside,
     read_model_files,
     write_model_files,
 )
 from gpuseg.outputs.model_names import RUN_ID, check_run_id, model_folder, refuse_link
+from gpuseg.outputs.promotions import Promotion, read_champion, write_champion
 from gpuseg.outputs.segments import (
     check_segment_name,
-    renamed,
-    segments_from_dicts,
     segments_to_dicts,
 )
-from gpuseg.records import Segment
+from gpuseg.records import Segment, first_ids
 from gpuseg.redaction import redact, redact_settings
 
 MODEL_FOLDER = "model"
-CHAMPION = "champion.json"
-NAMES = "names.json"
 
 _ENCODER_PREFIX = "encoder."
 
@@ -75,6 +79,13 @@ class StoredModel:
     segments
         Name and description of each cluster; none in models that were made before there
         were names.
+    cluster_ids
+        What outputs call the cluster of each centroid, ascending.
+    next_cluster_id
+        Larger than every id that a model of this name has given so far: ids are not used twice.
+    reach
+        For each cluster the distance from its centroid, in features, within which 99 % of its
+        rows were; () in models that did not keep it.
     """
 
     name: str
@@ -93,6 +104,23 @@ class StoredModel:
     encoder_arrays: Mapping[str, HostArray]
     centroids: npt.NDArray[np.float32]
     segments: tuple[Segment, ...] = ()
+    cluster_ids: tuple[int, ...] = ()
+    next_cluster_id: int = 0
+    reach: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Models of before there were ids call their clusters by position."""
+        ids = self.cluster_ids or first_ids(self.n_clusters)
+        object.__setattr__(self, "cluster_ids", ids)
+        object.__setattr__(self, "next_cluster_id", max(self.next_cluster_id, ids[-1] + 1))
+
+
+class EarlierModel(NamedTuple):
+    """The model that a new fit is going to replace."""
+
+    model: StoredModel | None = None  # None when there is none, or it cannot be read
+    next_cluster_id: int = 0  # the smallest id that no model of the name has given yet
+    warnings: tuple[str, ...] = ()
 
 
 class ModelEntry(NamedTuple):
@@ -116,7 +144,7 @@ def save_model(run_dir: Path, model: StoredModel) -> Path:
         If the disk refuses.
     """
     folder = run_dir / MODEL_FOLDER
-    problem = _problem_with(model.centroids, model.n_clusters)
+    problem = problem_with(model.centroids, model.n_clusters)
     if problem:
         raise ModelError(f"the model '{model.name}' cannot be saved: {problem}")
     arrays = {"centroids": model.centroids}
@@ -157,7 +185,7 @@ def load_model_folder(path: Path) -> StoredModel:
     """
     document, arrays = read_model_files(path)
     values: dict[str, Any] = {f.name: document.get(f.name) for f in fields(StoredModel)}
-    for name, kinds in _KINDS.items():
+    for name, kinds in KINDS.items():
         if type(values[name]) not in kinds:
             expected = " or ".join(kind.__name__ for kind in kinds)
             damaged(path, f"'{name}' is {str(values[name])[:80]!r}, expected {expected}")
@@ -165,16 +193,20 @@ def load_model_folder(path: Path) -> StoredModel:
         damaged(path, "'columns' is not a list of names")
     if "centroids" not in arrays:
         damaged(path, "its centroids are missing")
-    problem = _problem_with(arrays["centroids"], values["n_clusters"])
+    problem = problem_with(arrays["centroids"], values["n_clusters"])
     if problem:
         damaged(path, problem)
-    segments = _segments(path, values["segments"] or [], values["n_clusters"])
+    ids = stored_cluster_ids(path, values)
+    segments = stored_segments(path, values["segments"] or [], ids)
     cut = len(_ENCODER_PREFIX)
     values |= {
         "columns": tuple(values["columns"]),
         "k_scores": tuple(values["k_scores"]),
         "centroids": arrays["centroids"],
         "segments": segments,
+        "cluster_ids": ids,
+        "next_cluster_id": values["next_cluster_id"] or 0,
+        "reach": stored_reach(path, values),
         "encoder_arrays": {k[cut:]: a for k, a in arrays.items() if k.startswith(_ENCODER_PREFIX)},
     }
     return StoredModel(**values)
@@ -221,23 +253,19 @@ def champion(runs_dir: Path, name: str) -> str | None:
     ModelError
         If ``champion.json`` is damaged.
     """
-    path = refuse_link(model_folder(runs_dir, name) / CHAMPION)
-    try:
-        with path.open("rb") as file:
-            run_id = json.loads(file.read(10_000))["run_id"]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelError(_no_champion_in(path)) from error
-    if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id):
-        raise ModelError(_no_champion_in(path))
-    return run_id
+    current = read_champion(runs_dir, name)
+    return current.run_id if current else None
 
 
-def promote(runs_dir: Path, name: str, run_id: str) -> None:
+def promote(runs_dir: Path, name: str, run_id: str, *, how: str = "run") -> None:
     """Make the model of a run the current one, after checking that it can be loaded.
 
     Readers see the old champion or the new one, also while several processes promote.
+
+    Parameters
+    ----------
+    how
+        ``run``, ``promote`` or ``rollback``, for the history.
 
     Raises
     ------
@@ -248,11 +276,24 @@ def promote(runs_dir: Path, name: str, run_id: str) -> None:
     SinkError
         If the disk refuses.
     """
-    load_model(runs_dir, name, check_run_id(run_id))
+    model = load_model(runs_dir, name, check_run_id(run_id))
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    path = model_folder(runs_dir, name) / CHAMPION
-    with writing(path):
-        replace_file(path, json.dumps({"run_id": run_id, "promoted": now}, indent=1).encode())
+    write_champion(runs_dir, name, Promotion(run_id, now, how), model.next_cluster_id)
+
+
+def next_cluster_id(runs_dir: Path, name: str) -> int:
+    """Return the smallest cluster id that no run of that model ever used.
+
+    Also not one that was rolled back or removed, and not one that waits for somebody to
+    promote it. What cannot be read does not count.
+    """
+    try:
+        current = read_champion(runs_dir, name)
+    except ModelError:
+        current = None
+    models = (entry.model for entry in _entries(runs_dir, name))
+    given = [model.next_cluster_id for model in models if model is not None]
+    return max([current.next_cluster_id if current else 0, *given])
 
 
 def describe(model: StoredModel) -> dict[str, Any]:
@@ -282,48 +323,6 @@ def _document(model: StoredModel) -> dict[str, Any]:
         "versions": dict(model.versions),
         "segments": segments_to_dicts(model.segments),
     }
-
-
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("name", "run_id", "created", "input_name", "backend"), (str,)),
-    **dict.fromkeys(("n_rows", "n_clusters"), (int,)),
-    **dict.fromkeys(("columns", "k_scores"), (list,)),
-    **dict.fromkeys(("settings", "versions", "encoder_dict"), (dict,)),
-    "silhouette": (float, int),
-}
-
-
-def _problem_with(centroids: HostArray, n_clusters: int) -> str:
-    if centroids.dtype == np.float32 and centroids.ndim == 2 and len(centroids) == n_clusters > 0:
-        return ""
-    return (
-        f"its centroids are {centroids.dtype} of shape {centroids.shape}, "
-        f"expected float32 of shape ({n_clusters}, n_features)"
-    )
-
-
-def _segments(folder: Path, stored: Any, n_clusters: int) -> tuple[Segment, ...]:
-    """Return the segments under the names that people gave them."""
-    try:
-        segments = segments_from_dicts(stored)
-    except ModelError as error:
-        damaged(folder, str(error))
-    if len(segments) not in (0, n_clusters):
-        damaged(folder, f"it names {len(segments)} segments and has {n_clusters} clusters")
-    data = read_beside(folder, NAMES)
-    if data is None:
-        return segments
-    try:
-        return renamed(segments, {int(c): name for c, name in json.loads(data).items()})
-    except (ValueError, AttributeError, RecursionError):
-        damaged(folder, f"{NAMES} does not name its segments; remove that file to use the drafts")
-
-
-def _no_champion_in(path: Path) -> str:
-    return (
-        f"'{path}' is damaged: it does not name a run; fit the model again "
-        "('gpuseg run --model-name' with its name)"
-    )
 
 
 def _folders(parent: Path) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpuseg.outputs.palette import cluster_color
+from gpuseg.outputs.palette import cluster_colors
 from gpuseg.outputs.report import templates
 from gpuseg.outputs.report_segments import strongest
 from gpuseg.outputs.report_view import structure
@@ -15,7 +15,7 @@ def segmentation_html(result: Segmentation) -> str:
 
     It needs nothing from the page around it and keeps that page's text colour.
     """
-    sizes = result.cluster_sizes
+    sizes, colors = result.cluster_sizes, cluster_colors(result.cluster_ids)
     shap = strongest(result.explanation.shap_values) if result.explanation else {}
     return (
         templates()
@@ -30,12 +30,12 @@ def segmentation_html(result: Segmentation) -> str:
             segments=[
                 {
                     "id": cluster,
-                    "color": cluster_color(cluster),
+                    "color": colors[cluster],
                     "size": f"{size:,}",
                     "share": percent(size / max(sum(sizes), 1)),
                     "features": ", ".join(shown(row["feature"]) for row in shap.get(cluster, [])),
                 }
-                for cluster, size in enumerate(sizes)
+                for cluster, size in zip(result.cluster_ids, sizes, strict=True)
             ],
         )
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 #: One for each of the nine clusters that a run tries by default; then they repeat, which
 #: is why every chart also names its clusters. Chosen so that any two of them differ by
 #: at least 0.12 in OKLab, also for protanopes, deuteranopes and tritanopes (test_palette).
@@ -61,16 +63,30 @@ THEME = {
 }
 
 
-def cluster_color(cluster_id: int) -> str:
-    """Return the colour of a cluster on a light page."""
-    return CLUSTERS[cluster_id % len(CLUSTERS)]
+def cluster_slots(cluster_ids: Sequence[int], others: Sequence[int] = ()) -> dict[int, int]:
+    """Return which of the colours each cluster has: the same every night, as far as it can.
+
+    A cluster's own colour follows from its id. Where two have the same one, the younger
+    cluster takes the next that is free; only more clusters than colours repeat them.
+
+    Parameters
+    ----------
+    others
+        Clusters of earlier runs: they take what is left.
+    """
+    slots: dict[int, int] = {}
+    for cluster in (*sorted(cluster_ids), *sorted(set(others) - set(cluster_ids))):
+        wanted = [(cluster + step) % len(CLUSTERS) for step in range(len(CLUSTERS))]
+        taken = set(slots.values())
+        slots[cluster] = next((slot for slot in wanted if slot not in taken), wanted[0])
+    return slots
 
 
-def cluster_name(cluster_id: int) -> str:
-    """Return the name of a cluster's colour in `THEME`."""
-    return f"c{cluster_id % len(CLUSTERS)}"
+def cluster_colors(cluster_ids: Sequence[int]) -> dict[int, str]:
+    """Return the colour of each cluster on a light page."""
+    return {cluster: CLUSTERS[slot] for cluster, slot in cluster_slots(cluster_ids).items()}
 
 
-def cluster_variable(cluster_id: int) -> str:
-    """Return the CSS variable that holds the colour of a cluster on any page."""
-    return f"var(--{cluster_name(cluster_id)})"
+def cluster_names(cluster_ids: Sequence[int], others: Sequence[int] = ()) -> dict[int, str]:
+    """Return the name of each cluster's colour in `THEME`."""
+    return {cluster: f"c{slot}" for cluster, slot in cluster_slots(cluster_ids, others).items()}

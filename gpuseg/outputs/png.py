@@ -22,6 +22,7 @@ def png_of(svg: str) -> bytes:
     """
     import resvg_py
 
+    svg = svg.replace("\N{MINUS SIGN}", "\N{EN DASH}")  # as long, and in the font
     needs_more = any(not any(ord(c) in letters for letters in _OWN_LETTERS) for c in set(svg))
     return resvg_py.svg_to_bytes(
         svg_string=svg,

@@ -6,13 +6,15 @@ Each chart is drawn twice from the same numbers: by `svg_charts` as a still pict
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gpuseg.outputs.public_ids import public_ids
+from gpuseg.outputs.report_change import change_charts
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.report_segments import everyone, segment_names, strongest, typical
 from gpuseg.outputs.report_spread import spread_chart
@@ -77,16 +79,18 @@ def charts_of(run: ReportInput) -> Iterator[Chart]:
     if run.feature_importance is not None and run.feature_importance.num_rows:
         yield _importance(run.feature_importance)
     yield from (Chart(**facts) for facts in spread_chart(run))
+    yield from (Chart(**facts) for facts in change_charts(run))
 
 
 def _silhouette_by_k(run: ReportInput) -> Chart:
     scores = run.k_scores.sort_by("n_clusters").to_pylist()
     ks = [score["n_clusters"] for score in scores]
-    errors = [score["silhouette_stderr"] or 0.0 for score in scores]
+    errors = [_reach(score) for score in scores]
     chosen = next((s["n_clusters"] for s in scores if s["chosen"]), run.n_clusters)
     best = float(scores[ks.index(chosen)]["silhouette"])
     how = (
-        "Bars are standard errors: these scores are estimated from a sample of the rows."
+        "Bars are 95 % intervals: these scores are estimated from a sample of the rows. Of two k "
+        "the same rows were scored, so a difference is known better than the bars look."
         if any(errors)
         else "The scores are exact, from all pairs of rows, so there is no error to draw."
     )
@@ -99,15 +103,15 @@ def _silhouette_by_k(run: ReportInput) -> Chart:
         f"has {best:.3f}: {structure(best)} structure.",
         "Number of segments k",
         "Mean silhouette (−1 to 1)",
-        {"k": ks, "silhouette": [s["silhouette"] for s in scores], "stderr": errors,
+        {"k": ks, "silhouette": [s["silhouette"] for s in scores], "reach": errors,
          "chosen": chosen},
-        ("k", "silhouette", "± error", "smallest segment", "Calinski-Harabasz", "Davies-Bouldin",
+        ("k", "silhouette", "± 95 %", "smallest segment", "Calinski-Harabasz", "Davies-Bouldin",
          "stability", "method"),
         [
             (
                 f"{s['n_clusters']}{' ← chosen' if s['n_clusters'] == chosen else ''}",
                 f"{s['silhouette']:.4f}",
-                f"{s['silhouette_stderr'] or 0.0:.4f}",
+                f"{_reach(s):.4f}",
                 percent(s["min_cluster_share"]),
                 number(s["calinski_harabasz"]),
                 number(s["davies_bouldin"]),
@@ -119,9 +123,17 @@ def _silhouette_by_k(run: ReportInput) -> Chart:
     )  # fmt: skip
 
 
+def _reach(score: Mapping[str, Any]) -> float:
+    """Half of the interval; of runs that kept none, about two standard errors."""
+    low, high = score.get("silhouette_low"), score.get("silhouette_high")
+    if low is None or high is None:
+        return 1.96 * (score["silhouette_stderr"] or 0.0)
+    return float((high - low) / 2)
+
+
 def _knife(run: ReportInput, outlines: Sequence[dict[str, Any]]) -> Chart:
     total = max(sum(own["n_rows"] for own in outlines), 1)
-    names = segment_names(run)
+    ids, names = run.cluster_ids, segment_names(run)
     told = [own for own in outlines if own["n_rows"]]
     worst = min(range(len(outlines)), key=lambda c: outlines[c]["mean"] or 1.0)
     return Chart(
@@ -131,21 +143,22 @@ def _knife(run: ReportInput, outlines: Sequence[dict[str, Any]]) -> Chart:
         f"Each blade is a segment, its rows sorted by silhouette ({total:,} rows scored); its "
         "height is the number of rows. Long, blunt blades are clear segments; what lies left "
         "of 0 is nearer to another segment. The dashed line is the mean.",
-        f"Silhouette plot of {len(told)} segments. The lowest mean silhouette has segment {worst}, "
-        f"{number(outlines[worst]['mean'])}.",
+        f"Silhouette plot of {len(told)} segments. The lowest mean silhouette has segment "
+        f"{ids[worst]}, {number(outlines[worst]['mean'])}.",
         "Silhouette (−1 to 1)",
         "Rows, by segment",
         {
+            "ids": ids,
             "mean": run.silhouette,
             "segments": [
-                {"id": c, "share": own["n_rows"] / total, "outline": own["outline"],
+                {"id": ids[c], "share": own["n_rows"] / total, "outline": own["outline"],
                  "mean": own["mean"], "below_zero": own["below_zero"]}
                 for c, own in enumerate(outlines) if own["n_rows"]
             ],
         },
         ("segment", "name", "rows scored", "mean silhouette", "below 0"),
         [
-            (str(c), names[c], f"{own['n_rows']:,}", number(own["mean"]),
+            (str(ids[c]), names[c], f"{own['n_rows']:,}", number(own["mean"]),
              percent(own["below_zero"]))
             for c, own in enumerate(outlines)
         ],
@@ -163,7 +176,7 @@ def _row_map(run: ReportInput, drawn: dict[str, Any]) -> Chart:
         np.median(inside[labels == c], axis=0).tolist() if counts[c] else None
         for c in range(run.n_clusters)
     ]
-    names = segment_names(run)
+    ids, names = run.cluster_ids, segment_names(run)
     return Chart(
         "map",
         "scatter",
@@ -174,19 +187,20 @@ def _row_map(run: ReportInput, drawn: dict[str, Any]) -> Chart:
         f"Scatter plot of {len(points):,} rows on two principal axes, coloured by segment.",
         f"First principal axis, scaled units ({first} of the variance)",
         f"Second principal axis, scaled units ({second})",
-        {"points": inside.tolist(), "labels": labels.tolist(), "centres": centres},
+        {"points": inside.tolist(), "labels": public_ids(labels, ids).tolist(), "ids": ids,
+         "centres": centres},
         ("segment", "name", "rows drawn", "middle, first axis", "middle, second axis"),
         [
-            (str(c), names[c], str(counts[c]), *(number(v) for v in middle or (None, None)))
+            (str(ids[c]), names[c], str(counts[c]), *(number(v) for v in middle or (None, None)))
             for c, middle in enumerate(centres)
         ],
-    )
+    )  # fmt: skip
 
 
 def _top_features(run: ReportInput, shap_values: pa.Table) -> Chart:
     groups = strongest(shap_values)
     clusters = sorted(groups)
-    names = segment_names(run)
+    names = dict(zip(run.cluster_ids, segment_names(run), strict=True))
     leaders = "; ".join(
         f"segment {c}: {', '.join(shown(row['feature']) for row in groups[c])}" for c in clusters
     )
@@ -199,6 +213,7 @@ def _top_features(run: ReportInput, shap_values: pa.Table) -> Chart:
         _SHAP_AXIS,
         "Feature, by segment",
         {
+            "ids": run.cluster_ids,
             "groups": [
                 {"id": c, "bars": [
                     {"feature": shown(row["feature"]), "value": row["mean_abs_shap"]}
@@ -218,12 +233,13 @@ def _top_features(run: ReportInput, shap_values: pa.Table) -> Chart:
 
 
 def _shap(run: ReportInput, shap_values: pa.Table) -> Iterator[Chart]:
-    features, mean_abs = matrix(shap_values, "mean_abs_shap", run.n_clusters)
-    features, mean_signed = matrix(shap_values, "mean_shap", run.n_clusters)
+    ids = run.cluster_ids
+    features, mean_abs = matrix(shap_values, "mean_abs_shap", ids)
+    features, mean_signed = matrix(shap_values, "mean_shap", ids)
     order = np.argsort(-np.nansum(mean_abs, axis=1), kind="stable")
     ranked = [features[i] for i in order]
     drawn, names = order[:_MOST_DRAWN], ranked[:_MOST_DRAWN]
-    head = ("feature", *(f"segment {c}" for c in range(run.n_clusters)))
+    head = ("feature", *(f"segment {c}" for c in run.cluster_ids))
     absolute = np.nan_to_num(mean_abs[drawn])
     yield Chart(
         "shap",
@@ -236,7 +252,7 @@ def _shap(run: ReportInput, shap_values: pa.Table) -> Iterator[Chart]:
         f"Stacked bar chart of mean absolute SHAP values; the strongest feature is {ranked[0]}.",
         "Mean |SHAP| (probability), added up",
         "Feature",
-        {"features": names, "values": _rounded(absolute)},
+        {"ids": ids, "features": names, "values": _rounded(absolute)},
         head,
         _matrix_rows(ranked, mean_abs[order]),
     )
@@ -248,7 +264,7 @@ def _shap(run: ReportInput, shap_values: pa.Table) -> Iterator[Chart]:
         f"Bar charts of mean absolute SHAP values, one for each of {run.n_clusters} segments.",
         _SHAP_AXIS,
         "Feature",
-        {"most": _MOST_DRAWN_EACH, "features": names, "values": _rounded(absolute),
+        {"most": _MOST_DRAWN_EACH, "ids": ids, "features": names, "values": _rounded(absolute),
          "signed": _rounded(np.nan_to_num(mean_signed[drawn]))},
         head,
         _matrix_rows(ranked, mean_abs[order]),
@@ -262,7 +278,7 @@ def _shap(run: ReportInput, shap_values: pa.Table) -> Iterator[Chart]:
         "Heatmap of mean signed SHAP values, features by segments; see the table.",
         "Segment",
         "Feature",
-        {"features": names, "values": _rounded(mean_signed[drawn]),
+        {"ids": ids, "features": names, "values": _rounded(mean_signed[drawn]),
          "limit": float(np.nanmax(np.abs(mean_signed[drawn]), initial=0.0)),
          "unit": "mean SHAP, change of probability", "low": "speaks against",
          "high": "speaks for"},
@@ -272,14 +288,14 @@ def _shap(run: ReportInput, shap_values: pa.Table) -> Iterator[Chart]:
 
 
 def _profile(run: ReportInput, profiles: pa.Table) -> Iterator[Chart]:
-    features, z = matrix(profiles, "z", run.n_clusters)
+    features, z = matrix(profiles, "z", run.cluster_ids)
     with_z = np.flatnonzero(~np.isnan(z).all(axis=1))
     if not len(with_z):
         return
     order = with_z[np.argsort(-np.nanmax(np.abs(z[with_z]), axis=1), kind="stable")]
     ranked = [features[i] for i in order]
     drawn = order[:_MOST_DRAWN]
-    head = ("feature", *(f"segment {c}" for c in range(run.n_clusters)))
+    head = ("feature", *(f"segment {c}" for c in run.cluster_ids))
     rows = _matrix_rows(ranked, z[order])
     note = (
         "Distance of a segment's mean from the mean of all rows, in standard deviations; for "
@@ -287,7 +303,7 @@ def _profile(run: ReportInput, profiles: pa.Table) -> Iterator[Chart]:
     )
     if not run.hide_table_contents:
         head = ("feature", "all rows", *head[1:])
-        rows = _typical_rows(profiles, ranked, run.n_clusters)
+        rows = _typical_rows(profiles, ranked, run.cluster_ids)
         note += " The table has the means and categories themselves."
     yield Chart(
         "profile",
@@ -298,7 +314,8 @@ def _profile(run: ReportInput, profiles: pa.Table) -> Iterator[Chart]:
         f"is {ranked[0]}.",
         "Segment",
         "Feature",
-        {"features": ranked[:_MOST_DRAWN], "values": _rounded(z[drawn]), "limit": 2.0,
+        {"ids": run.cluster_ids, "features": ranked[:_MOST_DRAWN], "values": _rounded(z[drawn]),
+         "limit": 2.0,
          "unit": "standard deviations from all rows", "low": "lower than all rows",
          "high": "higher than all rows"},
         head,
@@ -327,14 +344,15 @@ def _importance(table: pa.Table) -> Chart:
     )
 
 
-def matrix(table: pa.Table, column: str, n_clusters: int) -> tuple[list[str], Floats]:
+def matrix(table: pa.Table, column: str, cluster_ids: Sequence[int]) -> tuple[list[str], Floats]:
     """Spread a column of a long table over features (down) and clusters (across)."""
     features = list(dict.fromkeys(table.column("feature").to_pylist()))
     place = {feature: i for i, feature in enumerate(features)}
-    values = np.full((len(features), n_clusters), np.nan)
+    across = {cluster: i for i, cluster in enumerate(cluster_ids)}
+    values = np.full((len(features), len(cluster_ids)), np.nan)
     for row in table.select(["feature", "cluster_id", column]).to_pylist():
         if row[column] is not None:
-            values[place[row["feature"]], row["cluster_id"]] = row[column]
+            values[place[row["feature"]], across[row["cluster_id"]]] = row[column]
     return [shown(feature) for feature in features], values
 
 
@@ -349,12 +367,13 @@ def _matrix_rows(names: Sequence[str], values: Floats) -> list[tuple[str, ...]]:
 
 
 def _typical_rows(
-    profiles: pa.Table, names: Sequence[str], n_clusters: int
+    profiles: pa.Table, names: Sequence[str], cluster_ids: Sequence[int]
 ) -> list[tuple[str, ...]]:
+    place = {cluster: i for i, cluster in enumerate(cluster_ids, start=1)}
     cells: dict[str, list[str]] = {}
     for row in profiles.to_pylist():
-        line = cells.setdefault(shown(row["feature"]), [everyone(row), *["–"] * n_clusters])
-        line[1 + row["cluster_id"]] = typical(row)
+        line = cells.setdefault(shown(row["feature"]), [everyone(row), *["–"] * len(place)])
+        line[place[row["cluster_id"]]] = typical(row)
     return [(name, *cells[name]) for name in names[:_MOST_ROWS]]
 
 

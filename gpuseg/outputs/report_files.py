@@ -29,13 +29,16 @@ _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OSError, pa.Arro
 
 #: What neither the manifest nor a table has.
 _OWN_FIELDS = (
-    "created", "cluster_sizes", "oob_accuracy", "n_explained_rows", "notes", "sketch",
-    "tree_text", "tree_fidelity",
+    "created", "cluster_sizes", "cluster_ids", "oob_accuracy", "n_explained_rows", "notes",
+    "sketch", "tree_text", "tree_fidelity",
 )  # fmt: skip
 #: Stages whose cost was not known yet when the report was first written.
 _AFTER_THE_REPORT = ("publish",)
 _TABLES = ("k_scores", "columns")
-_OPTIONAL_TABLES = ("profiles", "feature_importance", "shap_values", "rules")
+_OPTIONAL_TABLES = (
+    "profiles", "feature_importance", "shap_values", "rules", "lineage", "migration", "drift",
+    "trend",
+)  # fmt: skip
 
 
 def report_bytes(run: ReportInput) -> bytes:
@@ -123,6 +126,7 @@ def _report_input(
         created=own["created"],
         input_name=manifest["input"]["name"],
         cluster_sizes=tuple(own["cluster_sizes"]),
+        cluster_ids=tuple(own.get("cluster_ids", ())),  # of runs before there were ids, none
         silhouette=manifest["silhouette"],
         reason=manifest["extras"]["reason"],
         backend=manifest["backend"],
@@ -144,6 +148,7 @@ def _report_input(
         notes=tuple(own["notes"]),
         warnings=tuple(manifest["warnings"]),
         hide_table_contents=hide_table_contents or bool(settings["hide_table_contents"]),
+        change=manifest.get("change"),
         **tables,
     )
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from gpuseg.outputs.change_facts import change_facts, without_values_of_rows
+from gpuseg.outputs.results import lineage_table
 from gpuseg.outputs.segments import discreet
 from gpuseg.outputs.sketch import Sketch, without_contents
 from gpuseg.outputs.wording import without_values
-from gpuseg.records import Segment, Segmentation, StageCost
+from gpuseg.records import Segment, Segmentation, StageCost, first_ids
 from gpuseg.redaction import redact, redact_settings, redact_text
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ class ReportInput:
     created
         UTC, ISO 8601.
     cluster_sizes
-        Rows in each cluster, from cluster 0.
+        Rows in each cluster, in the order of `cluster_ids`.
+    cluster_ids
+        What the clusters are called, ascending; () stands for 0, 1, …
     k_scores, columns, profiles, feature_importance, shap_values, rules
         The contract's tables; None for what the run did not make.
     oob_accuracy
@@ -41,6 +45,10 @@ class ReportInput:
         One tree for all segments, and the share of rows that it puts where they belong.
     hide_table_contents
         Leave out every row-level value and category text.
+    change
+        Figures of what changed, see `gpuseg.outputs.change_facts`; None in a first run.
+    lineage, migration, drift, trend
+        The tables of what changed; None in a first run.
     """
 
     model_name: str
@@ -70,6 +78,16 @@ class ReportInput:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     hide_table_contents: bool = False
+    cluster_ids: tuple[int, ...] = ()
+    change: Mapping[str, Any] | None = None
+    lineage: pa.Table | None = None
+    migration: pa.Table | None = None
+    drift: pa.Table | None = None
+    trend: pa.Table | None = None
+
+    def __post_init__(self) -> None:
+        """Call clusters by their positions where nothing else is said."""
+        object.__setattr__(self, "cluster_ids", self.cluster_ids or first_ids(self.n_clusters))
 
     @classmethod
     def of(
@@ -85,13 +103,14 @@ class ReportInput:
         hide_table_contents: bool = False,
     ) -> ReportInput:
         """Take what the report needs from the result of a run."""
-        explanation = result.explanation
+        explanation, change = result.explanation, result.change
         return cls(
             model_name=result.model_name,
             run_id=run_id,
             created=created,
             input_name=input_name,
             cluster_sizes=tuple(result.cluster_sizes),
+            cluster_ids=result.cluster_ids,
             silhouette=result.silhouette,
             reason=result.reason,
             k_scores=result.k_scores,
@@ -114,6 +133,11 @@ class ReportInput:
             notes=explanation.notes if explanation else (),
             warnings=result.warnings,
             hide_table_contents=hide_table_contents,
+            change=change_facts(change),
+            lineage=lineage_table(change.lineage.events) if change else None,
+            migration=change.migration if change else None,
+            drift=change.drift if change else None,
+            trend=change.trend if change else None,
         )
 
     @property
@@ -158,6 +182,7 @@ def _without_contents(run: ReportInput) -> ReportInput:
         sketch=run.sketch and without_contents(run.sketch),
         segments=discreet(run.segments),
         tree_text=None,
+        drift=run.drift and without_values_of_rows(run.drift),
         notes=without(run.notes),
         warnings=without(run.warnings),
         settings={name: v for name, v in run.settings.items() if name != "input_query"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gpuseg.outputs.palette import cluster_name, cluster_variable
+from gpuseg.outputs.palette import cluster_names
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.wording import day, number, percent, shown, unbroken
 
@@ -29,17 +29,17 @@ def segments(run: ReportInput) -> list[dict[str, Any]]:
     shap = strongest(run.shap_values)
     largest = max((row["mean_abs_shap"] for rows in shap.values() for row in rows), default=0.0)
     outlines = run.sketch["silhouettes"] if run.sketch else [{}] * run.n_clusters
-    names = segment_names(run)
+    names, colors = segment_names(run), cluster_names(run.cluster_ids)
     return [
         {
             "id": cluster,
-            "name": names[cluster],
-            "color": cluster_variable(cluster),
-            "on_color": f"var(--on-{cluster_name(cluster)})",
+            "name": names[place],
+            "color": f"var(--{colors[cluster]})",
+            "on_color": f"var(--on-{colors[cluster]})",
             "size": f"{size:,}",
             "share": percent(size / run.n_rows),
             "width": round(100 * size / run.n_rows, 2),
-            "apart": _apart(outlines[cluster].get("mean")),
+            "apart": _apart(outlines[place].get("mean")),
             "traits": [
                 _trait(row, hidden=run.hide_table_contents)
                 for row in _strong(profiles.get(cluster, []))[:TRAITS]
@@ -47,14 +47,16 @@ def segments(run: ReportInput) -> list[dict[str, Any]]:
             "drivers": [_driver(row, largest) for row in shap.get(cluster, [])],
             "rules": [_rule(row) for row in rules.get(cluster, [])],
         }
-        for cluster, size in enumerate(run.cluster_sizes)
+        for place, (cluster, size) in enumerate(
+            zip(run.cluster_ids, run.cluster_sizes, strict=True)
+        )
     ]
 
 
 def segment_names(run: ReportInput) -> list[str]:
-    """Return the name of each segment; its number where it has none."""
+    """Return the name of each segment, by position; its number where it has none."""
     names = {segment.cluster_id: shown(segment.name) for segment in run.segments}
-    return [names.get(cluster, f"Segment {cluster}") for cluster in range(run.n_clusters)]
+    return [names.get(cluster, f"Segment {cluster}") for cluster in run.cluster_ids]
 
 
 def strongest(shap_values: pa.Table | None, n: int = DRIVERS) -> dict[int, list[Row]]:

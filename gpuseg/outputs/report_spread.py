@@ -41,11 +41,11 @@ def spread_chart(run: ReportInput) -> Iterator[dict[str, Any]]:
         ),
         "x": "Value",
         "y": "Share of rows (%)",
-        "data": {"features": features},
+        "data": {"ids": run.cluster_ids, "features": features},
         "head": (
             "value of " + first["name"],
             "all rows",
-            *(f"segment {c}" for c in range(run.n_clusters)),
+            *(f"segment {c}" for c in run.cluster_ids),
         ),
         "rows": _rows(first),
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import gpuseg
 from gpuseg.outputs.palette import THEME
+from gpuseg.outputs.report_change import change_view
 from gpuseg.outputs.report_columns import input_view
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.report_segments import segment_names, segments
@@ -31,6 +32,7 @@ def view(run: ReportInput) -> dict[str, Any]:
         "segments": segments(run),
         "warnings": [shown(text) for text in run.warnings],
         "notes": [shown(text) for text in run.notes],
+        "change": change_view(run),
         "input": input_view(run),
         "stages": [(n, seconds(c.seconds), megabytes(c.peak_bytes)) for n, c in run.stages.items()],
         "total": seconds(sum(cost.seconds for cost in run.stages.values())),
@@ -85,15 +87,15 @@ def _facts(run: ReportInput) -> list[tuple[str, str]]:
 
 def _summary(run: ReportInput) -> list[str]:
     """Say in a few sentences what came out, and what it is worth."""
-    sizes = run.cluster_sizes
+    sizes, ids = run.cluster_sizes, run.cluster_ids
     names = segment_names(run)
     small = min(range(len(sizes)), key=lambda cluster: sizes[cluster])
     large = max(range(len(sizes)), key=lambda cluster: sizes[cluster])
     extremes = (
         f"Each holds {percent(1 / run.n_clusters)} of the rows."
         if sizes[small] == sizes[large]
-        else f"The largest, segment {large} ({names[large]}), holds "
-        f"{percent(sizes[large] / run.n_rows)} of the rows; the smallest, segment {small} "
+        else f"The largest, segment {ids[large]} ({names[large]}), holds "
+        f"{percent(sizes[large] / run.n_rows)} of the rows; the smallest, segment {ids[small]} "
         f"({names[small]}), {percent(sizes[small] / run.n_rows)}."
     )
     fall = f"The {run.n_rows:,} rows fall into {run.n_clusters} segments. {extremes}"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
 
 from gpuseg.backends.base import Backend
+from gpuseg.change import LineageEvent
 from gpuseg.errors import DataError
 from gpuseg.memory import room
+from gpuseg.outputs.public_ids import public_ids
 from gpuseg.records import (
     ColumnDecision,
     FeatureMatrix,
@@ -81,6 +83,7 @@ def row_score_columns(
     features: FeatureMatrix,
     fit: KMeansFit,
     swept: SweepResult | None,
+    cluster_ids: Sequence[int],
 ) -> dict[str, pa.Array]:
     """Compute what ``--row-scores`` adds.
 
@@ -108,7 +111,7 @@ def row_score_columns(
     def column(values: np.ndarray) -> pa.Array:
         return pa.array(features.in_table_order(values), from_pandas=True)
 
-    second_ids = backend.to_host(found.second_labels).astype(np.int32, copy=False)
+    second_ids = public_ids(backend.to_host(found.second_labels), cluster_ids)
     values = (column(own), column(second_ids), column(margin), column(silhouette))
     return dict(zip(ROW_SCORE_COLUMNS, values, strict=True))
 
@@ -134,6 +137,8 @@ K_SCORES_SCHEMA = pa.schema(
         ("min_cluster_share", pa.float64()),
         ("stability", pa.float64()),
         ("chosen", pa.bool_()),
+        ("silhouette_low", pa.float64()),
+        ("silhouette_high", pa.float64()),
     ]
 )
 
@@ -143,3 +148,20 @@ def columns_table(decisions: Iterable[ColumnDecision]) -> pa.Table:
     names = ColumnDecision._fields
     schema = pa.schema([(name, pa.string()) for name in names])
     return pa.Table.from_pylist([decision._asdict() for decision in decisions], schema=schema)
+
+
+LINEAGE_SCHEMA = pa.schema(
+    [
+        ("event", pa.string()),
+        ("cluster_id", pa.int32()),
+        ("previous_cluster_id", pa.int32()),
+        ("n_shared", pa.int64()),
+        ("share_of_previous", pa.float64()),
+        ("share_of_current", pa.float64()),
+    ]
+)
+
+
+def lineage_table(events: Iterable[LineageEvent]) -> pa.Table:
+    """Return the ``lineage`` table: how segments continue those of the run before."""
+    return pa.Table.from_pylist([event._asdict() for event in events], schema=LINEAGE_SCHEMA)

@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-import logging
+from functools import lru_cache
 from pathlib import Path
 
 from gpuseg.errors import ModelError, SettingsError
 from gpuseg.features import Encoder
 from gpuseg.outputs.conclusion import model_name_of
-from gpuseg.outputs.models import StoredModel, champion, load_model
+from gpuseg.outputs.models import (
+    MODEL_FOLDER,
+    EarlierModel,
+    StoredModel,
+    champion,
+    load_model,
+    load_model_folder,
+    next_cluster_id,
+)
+from gpuseg.outputs.past_run import PastRun
 from gpuseg.records import Table
 from gpuseg.settings import Settings
+from gpuseg.tables.input import input_location
 
-log = logging.getLogger("gpuseg")
+
+def name_before_reading(settings: Settings, table: Table | None) -> str:
+    """Return the model's name, which is the same once the table is read.
+
+    Raises
+    ------
+    SettingsError
+        If the settings name no input, or one that cannot be.
+    """
+    return model_name_of(settings, table.name if table else input_location(settings).display)
 
 
-def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
+def stored_model(
+    settings: Settings, table: Table | None, past: PastRun | None = None
+) -> StoredModel | None:
     """Return the model that ``--no-force-refit`` reuses; None if it is the first run.
+
+    Parameters
+    ----------
+    past
+        A run that is done again: it uses the model that it used.
 
     Raises
     ------
@@ -25,7 +51,10 @@ def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
     ModelError
         If there is a model, but it is damaged.
     """
-    name = model_name_of(settings, table.name if table else settings.input_table or "query")
+    name = name_before_reading(settings, table)
+    if past is not None:
+        # a run that placed rows kept a copy of its model; one that was the first fitted anew
+        return load_model_folder(past.run_dir / MODEL_FOLDER) if past.earlier_run_id else None
     if champion(Path(settings.runs_dir), name) is None:
         return None
     model = load_model(Path(settings.runs_dir), name)
@@ -37,19 +66,46 @@ def stored_model(settings: Settings, table: Table | None) -> StoredModel | None:
     return model
 
 
-def earlier_model(settings: Settings, table: Table) -> StoredModel | None:
-    """Return the current model that a new fit is going to replace; None if there is none.
+def earlier_model(settings: Settings, table: Table, past: PastRun | None = None) -> EarlierModel:
+    """Return the current model that a new fit is going to replace.
 
     One that cannot be read has nothing to hand on, and is no reason not to fit a new one.
+
+    Parameters
+    ----------
+    past
+        A run that is done again: it continues the model that it continued, if that is kept.
     """
-    name = model_name_of(settings, table.name)
+    runs_dir, name = Path(settings.runs_dir), model_name_of(settings, table.name)
     try:
-        if champion(Path(settings.runs_dir), name) is None:
-            return None
-        return load_model(Path(settings.runs_dir), name)
+        if past is not None:
+            return _continued_by(past, runs_dir, name)
+        if champion(runs_dir, name) is None:
+            return EarlierModel()
+        return EarlierModel(load_model(runs_dir, name), next_cluster_id(runs_dir, name))
     except ModelError as error:
-        log.warning("the names of the segments do not go on: %s", error)
-        return None
+        what = f"ids and names of the segments do not go on, all of them are new: {error}"
+        return EarlierModel(None, next_cluster_id(runs_dir, name), (what,))
+
+
+def _continued_by(past: PastRun, runs_dir: Path, name: str) -> EarlierModel:
+    """Return the model that a past run continued, with the ids that were free at that time."""
+    if past.earlier_run_id is None:
+        return EarlierModel()
+    model = load_model(runs_dir, name, past.earlier_run_id)
+    born: set[int] = set()
+    if (past.run_dir / MODEL_FOLDER).is_dir():
+        born = {*load_model_folder(past.run_dir / MODEL_FOLDER).cluster_ids} - {*model.cluster_ids}
+    # runs that were refused meanwhile had taken ids as well: the first new one tells
+    return EarlierModel(model, min(born, default=model.next_cluster_id))
+
+
+def was_published(settings: Settings, name: str) -> bool:
+    """Tell whether a run of that model was published before, even if it cannot be read now."""
+    try:
+        return champion(Path(settings.runs_dir), name) is not None
+    except ModelError:
+        return True
 
 
 def required_model(settings: Settings) -> StoredModel:
@@ -67,8 +123,9 @@ def required_model(settings: Settings) -> StoredModel:
     return load_model(Path(settings.runs_dir), settings.model_name)
 
 
+@lru_cache(maxsize=4)
 def encoder_of(model: StoredModel) -> Encoder:
-    """Return the model's encoder.
+    """Return the model's encoder; kept, because rows may come one by one.
 
     Raises
     ------

@@ -20,13 +20,19 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from gpuseg.errors import ModelError
 from gpuseg.outputs.durable import sync_folder, sync_tree, write_file, writing
+from gpuseg.outputs.locking import is_running
 from gpuseg.outputs.manifest import MANIFEST, Manifest, manifest_bytes, manifest_dict
 from gpuseg.outputs.model_names import model_folder
 
 _OWNER = ".owner.json"
+
+#: Every row with its ``cluster_id``, as published: a run can be published again from here.
+ROWS = "rows"
 
 #: Remains of a process on another machine are cleared when they are older than this.
 _ABANDONED_SECONDS = 24 * 3600.0
@@ -80,16 +86,36 @@ class RunFolder:
                     continue
                 break
             owner = {"host": socket.gethostname(), "pid": os.getpid()}
-            write_file(folder.partial / _OWNER, json.dumps(owner).encode())
+            try:
+                write_file(folder.partial / _OWNER, json.dumps(owner).encode())
+            except BaseException:
+                folder.discard()
+                raise
         return folder
 
     def write_table(self, name: str, table: pa.Table) -> Path:
-        """Write ``tables/<name>.parquet`` and return its path for now."""
-        path = self.partial / "tables" / f"{name}.parquet"
+        """Write ``tables/<name>.parquet`` and return its path for now.
+
+        Types that Parquet cannot hold, such as intervals, go into an ``.arrow`` file.
+        """
+        path, instead = table_files(self.partial, name)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
-            pq.write_table(table, path, compression="zstd")
+            try:
+                pq.write_table(table, path, compression="zstd")
+            except pa.ArrowNotImplementedError:
+                path.unlink(missing_ok=True)
+                path = _write_arrow(instead, table)
         return path
+
+    def write_rows(self, rows: pa.Table) -> Path:
+        """Write ``tables/rows.parquet``, or ``rows.arrow`` where Parquet would change a type."""
+        path = self.write_table(ROWS, rows)
+        if path.suffix == ".arrow" or pq.read_schema(path).equals(rows.schema):
+            return path
+        path.unlink()
+        with writing(path):
+            return _write_arrow(table_files(self.partial, ROWS)[1], rows)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file and return its path for now."""
@@ -136,6 +162,48 @@ class RunFolder:
         self.discard()
 
 
+def _write_arrow(path: Path, table: pa.Table) -> Path:
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with (
+        pa.OSFile(str(path), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema, options=options) as writer,
+    ):
+        writer.write_table(table)
+    return path
+
+
+def table_files(run_dir: Path, name: str) -> tuple[Path, Path]:
+    """Return where a table of a run is: in the first of these files, or in the second."""
+    folder = run_dir / "tables"
+    return folder / f"{name}.parquet", folder / f"{name}.arrow"
+
+
+def has_table(run_dir: Path, name: str) -> bool:
+    """Whether a run still has a table."""
+    return any(path.is_file() for path in table_files(run_dir, name))
+
+
+def read_kept_table(run_dir: Path, name: str) -> pa.Table:
+    """Return a table of a run as it was written.
+
+    Raises
+    ------
+    ModelError
+        If it is not there or damaged.
+    """
+    parquet, arrow = table_files(run_dir, name)
+    try:
+        if parquet.is_file():
+            with pq.ParquetFile(parquet) as file:
+                return file.read()
+        with pa.OSFile(str(arrow)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except FileNotFoundError as error:
+        raise ModelError(f"'{run_dir}' does not keep the table '{name}'") from error
+    except (OSError, pa.ArrowException) as error:
+        raise ModelError(f"the table '{name}' in '{run_dir}' is damaged") from error
+
+
 def clear_abandoned(parent: Path) -> None:
     """Remove the unfinished folders of runs that are gone."""
     for partial in parent.glob(".*.partial"):
@@ -163,14 +231,4 @@ def _is_abandoned(partial: Path) -> bool:
     # Process numbers mean nothing elsewhere, and on Windows asking would be a signal.
     if not on_this_host or os.name == "nt":
         return age_seconds > _ABANDONED_SECONDS
-    return not _is_running(pid)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+    return not is_running(pid)

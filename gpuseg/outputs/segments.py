@@ -29,11 +29,13 @@ _DESCRIBED = 3
 LONGEST_NAME = 80
 
 
-def drafted_segments(traits: Sequence[Sequence[Trait]]) -> tuple[Segment, ...]:
+def drafted_segments(
+    traits: Sequence[Sequence[Trait]], cluster_ids: Sequence[int]
+) -> tuple[Segment, ...]:
     """Name and describe new segments."""
     return tuple(
         Segment(cluster, name, name, _description(found), tuple(found))
-        for cluster, (name, found) in enumerate(zip(draft_names(traits), traits, strict=True))
+        for cluster, name, found in zip(cluster_ids, draft_names(traits), traits, strict=True)
     )
 
 
@@ -47,30 +49,40 @@ def continued_segments(
     drafted
         Of a new fit.
     earlier
-        Of the model that was current before. A segment goes on when the id is the same and
-        it is still set apart by the same things.
+        Of the model that was current before. A segment goes on when the id is the same. What
+        somebody called it stays; a draft stays as long as the same things set it apart.
 
     Returns
     -------
     segments, warnings
-        A warning for every name that somebody gave and that no segment carries any more.
+        A warning for every name that somebody gave and that no segment carries any more, or
+        that goes on with a segment which other things set apart now.
     """
     before = {segment.cluster_id: segment for segment in earlier}
     kept: dict[int, Segment] = {}
+    warnings: list[str] = []
     for segment in drafted:
         known = before.get(segment.cluster_id)
-        if known is not None and is_same_segment(known.traits, segment.traits):
+        if known is None:
+            continue
+        if is_same_segment(known.traits, segment.traits):
             kept[segment.cluster_id] = segment._replace(name=known.name, draft=known.draft)
+        elif _is_edited(known):
+            kept[segment.cluster_id] = segment._replace(name=known.name)
+            warnings.append(
+                f"segment {segment.cluster_id} is still called '{known.name}', but other things "
+                "set it apart now (gpuseg models rename)"
+            )
     fresh = [segment for segment in drafted if segment.cluster_id not in kept]
     names = numbered([s.name for s in fresh], taken=[s.name for s in kept.values()])
     renamed = {s.cluster_id: s._replace(name=n) for s, n in zip(fresh, names, strict=True)}
-    lost = [s for s in earlier if s.name != s.draft and s.cluster_id not in kept]
-    warnings = tuple(
-        f"segment {s.cluster_id} is no longer what was called '{s.name}': other things set it "
-        "apart now, so its name is drafted anew (gpuseg models rename)"
-        for s in lost
-    )
-    return tuple((kept | renamed)[s.cluster_id] for s in drafted), warnings
+    warnings += [
+        f"segment {s.cluster_id}, which was called '{s.name}', does not go on: no segment has "
+        "enough of its rows"
+        for s in earlier
+        if _is_edited(s) and s.cluster_id not in kept
+    ]
+    return tuple((kept | renamed)[s.cluster_id] for s in drafted), tuple(warnings)
 
 
 def check_segment_name(segments: Sequence[Segment], cluster_id: int, name: str, model: str) -> str:
@@ -145,24 +157,24 @@ def discreet(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     )
 
 
-def segments_table(segments: Iterable[Segment], sizes: Sequence[int]) -> pa.Table:
+def segments_table(segments: Sequence[Segment], sizes: Sequence[int]) -> pa.Table:
     """Return the names and descriptions as the ``segments`` table of the run folder."""
     rows = segments_summary(segments, sizes)
     return pa.Table.from_pylist(rows, schema=SEGMENTS_SCHEMA)
 
 
-def segments_summary(segments: Iterable[Segment], sizes: Sequence[int]) -> list[dict[str, Any]]:
+def segments_summary(segments: Sequence[Segment], sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Return the same as plain values."""
     n_rows = max(sum(sizes), 1)
     return [
         {
             "cluster_id": segment.cluster_id,
             "name": segment.name,
-            "size": sizes[segment.cluster_id],
-            "share": sizes[segment.cluster_id] / n_rows,
+            "size": size,
+            "share": size / n_rows,
             "description": segment.description,
         }
-        for segment in segments
+        for segment, size in zip(segments, sizes if segments else (), strict=True)
     ]
 
 
@@ -221,8 +233,9 @@ def segments_from_dicts(data: Any) -> tuple[Segment, ...]:
         raise ModelError(
             "the names of the model's segments are damaged; fit the model again"
         ) from error
-    if [segment.cluster_id for segment in found] != list(range(len(found))):
-        raise ModelError("the model's segments are not numbered from 0; fit the model again")
+    ids = [segment.cluster_id for segment in found]
+    if ids != sorted(set(ids)) or min(ids, default=0) < 0:
+        raise ModelError("the model's segments are not in the order of ids; fit the model again")
     return found
 
 

@@ -4,43 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from gpuseg.outputs.palette import cluster_name
-from gpuseg.outputs.svg import Canvas, Paint, text_width, ticks
-from gpuseg.outputs.wording import number, shortened
+from gpuseg.outputs.palette import cluster_names
+from gpuseg.outputs.svg import Canvas, Paint, text_width
+from gpuseg.outputs.svg_change import draw_flow, draw_layers, draw_limits, draw_trend
+from gpuseg.outputs.svg_parts import (
+    FOOT,
+    LETTERS,
+    ROW,
+    WIDTH,
+    Frame,
+    draw_bar,
+    name_room,
+    x_axis,
+    x_name,
+    y_axis,
+    y_name,
+)
+from gpuseg.outputs.wording import shortened
 
 if TYPE_CHECKING:
     from gpuseg.outputs.report_charts import Chart
 
-WIDTH = 560.0
-_ROW = 24.0
-_FOOT = 44.0  # ticks and the axis name
-_LETTERS = 30  # of a feature's name beside its bar
 _MOST_CELL_TEXTS = 12  # clusters; beyond, numbers in cells overlap
 
 Data = Mapping[str, Any]
-
-
-class _Frame(NamedTuple):
-    """Where a plot lies on its canvas, and what its edges stand for."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    low_x: float = 0.0
-    high_x: float = 1.0
-    low_y: float = 0.0
-    high_y: float = 1.0
-
-    def x(self, value: float) -> float:
-        share = (value - self.low_x) / ((self.high_x - self.low_x) or 1.0)
-        return self.left + share * (self.right - self.left)
-
-    def y(self, value: float) -> float:
-        share = (value - self.low_y) / ((self.high_y - self.low_y) or 1.0)
-        return self.bottom - share * (self.bottom - self.top)
 
 
 def draw(chart: Chart, paint: Paint, *, titled: bool = False) -> str:
@@ -64,16 +53,16 @@ def draw(chart: Chart, paint: Paint, *, titled: bool = False) -> str:
 
 
 def _line(canvas: Canvas, chart: Chart, top: float) -> None:
-    """Draw the silhouette of every k, with standard errors where it was sampled."""
+    """Draw the silhouette of every k, with its interval where it was sampled."""
     data = chart.data
-    ks, scores, errors = data["k"], data["silhouette"], data["stderr"]
+    ks, scores, errors = data["k"], data["silhouette"], data["reach"]
     low = min(s - e for s, e in zip(scores, errors, strict=True))
     high = max(s + e for s, e in zip(scores, errors, strict=True))
     pad = 0.12 * (high - low) or 0.01
     canvas.height = top + 270
-    frame = _Frame(62, top + 24, WIDTH - 18, canvas.height - _FOOT,
+    frame = Frame(62, top + 24, WIDTH - 18, canvas.height - FOOT,
                    ks[0] - 0.4, ks[-1] + 0.4, low - pad, high + pad)  # fmt: skip
-    _y_axis(canvas, frame, chart.y)
+    y_axis(canvas, frame, chart.y)
     best = scores[ks.index(data["chosen"])]
     at = frame.x(data["chosen"])
     canvas.line(at, frame.top, at, frame.bottom, "above", dashed=True)
@@ -95,19 +84,19 @@ def _line(canvas: Canvas, chart: Chart, top: float) -> None:
                       "above" if chosen else "accent")  # fmt: skip
         if place % every == 0:
             canvas.text(frame.x(k), frame.bottom + 14, str(k), anchor="middle", color="muted")
-    _x_name(canvas, frame, chart.x)
+    x_name(canvas, frame, chart.x)
 
 
 def _knife(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw each cluster's silhouettes, the best row on top."""
-    segments = chart.data["segments"]
+    segments, colors = chart.data["segments"], cluster_names(chart.data["ids"])
     gap = 5.0
-    canvas.height = top + 330 + _FOOT
+    canvas.height = top + 330 + FOOT
     lowest = min(min(own["outline"]) for own in segments)
     highest = max(max(own["outline"]) for own in segments)
-    frame = _Frame(62, top + 4, WIDTH - 18, canvas.height - _FOOT,
+    frame = Frame(62, top + 4, WIDTH - 18, canvas.height - FOOT,
                    min(lowest, 0.0), max(highest, 0.1))  # fmt: skip
-    _x_axis(canvas, frame, chart.x)
+    x_axis(canvas, frame, chart.x)
     room = frame.bottom - frame.top - gap * (len(segments) - 1)
     y = frame.top
     for own in segments:
@@ -115,34 +104,35 @@ def _knife(canvas: Canvas, chart: Chart, top: float) -> None:
         steps = max(len(own["outline"]) - 1, 1)
         edge = [(frame.x(s), y + height * i / steps) for i, s in enumerate(own["outline"])]
         canvas.path([(frame.x(0), y), *edge, (frame.x(0), y + height)],
-                    fill=cluster_name(own["id"]))  # fmt: skip
+                    fill=colors[own["id"]])  # fmt: skip
         if height > 8:
             canvas.text(frame.left - 8, y + height / 2, str(own["id"]), anchor="end")
         y += height + gap
     mean = frame.x(chart.data["mean"])
     canvas.line(mean, frame.top, mean, frame.bottom, "ink", dashed=True)
     canvas.line(frame.x(0), frame.top, frame.x(0), frame.bottom, "muted")
-    _y_name(canvas, frame, chart.y)
+    y_name(canvas, frame, chart.y)
 
 
 def _scatter(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw rows on the first two principal axes, with each cluster's number in its middle."""
     points, labels = chart.data["points"], chart.data["labels"]
+    colors = cluster_names(chart.data["ids"])
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     canvas.height = top + 400
-    frame = _Frame(62, top + 4, WIDTH - 18, canvas.height - _FOOT,
+    frame = Frame(62, top + 4, WIDTH - 18, canvas.height - FOOT,
                    min(xs), max(xs) or 1.0, min(ys), max(ys) or 1.0)  # fmt: skip
-    _y_axis(canvas, frame, chart.y)
-    _x_axis(canvas, frame, chart.x)
+    y_axis(canvas, frame, chart.y)
+    x_axis(canvas, frame, chart.x)
     for (x, y), label in zip(points, labels, strict=True):
-        canvas.circle(frame.x(x), frame.y(y), 2.2, cluster_name(label), opacity=0.7)
-    for cluster, middle in enumerate(chart.data["centres"]):
+        canvas.circle(frame.x(x), frame.y(y), 2.2, colors[label], opacity=0.7)
+    for cluster, middle in zip(chart.data["ids"], chart.data["centres"], strict=True):
         if middle is not None:
             x, y = frame.x(middle[0]), frame.y(middle[1])
-            canvas.circle(x, y, 11, f"on-{cluster_name(cluster)}")
-            canvas.circle(x, y, 10, cluster_name(cluster))
+            canvas.circle(x, y, 11, f"on-{colors[cluster]}")
+            canvas.circle(x, y, 10, colors[cluster])
             canvas.text(
-                x, y, str(cluster), color=f"on-{cluster_name(cluster)}", anchor="middle", bold=True
+                x, y, str(cluster), color=f"on-{colors[cluster]}", anchor="middle", bold=True
             )
 
 
@@ -151,19 +141,19 @@ def _scatter(canvas: Canvas, chart: Chart, top: float) -> None:
 
 def _groups(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw the strongest features of each cluster, one group of bars under another."""
-    groups = chart.data["groups"]
+    groups, colors = chart.data["groups"], cluster_names(chart.data["ids"])
     longest = max((bar["value"] for group in groups for bar in group["bars"]), default=0.0)
     names = [bar["feature"] for group in groups for bar in group["bars"]]
     lines = sum(len(group["bars"]) + 1.3 for group in groups)
-    canvas.height = top + lines * 20 + _FOOT
-    frame = _Frame(_name_room(names), top, WIDTH - 60, canvas.height - _FOOT, 0.0, longest)
-    _x_axis(canvas, frame, chart.x)
+    canvas.height = top + lines * 20 + FOOT
+    frame = Frame(name_room(names), top, WIDTH - 60, canvas.height - FOOT, 0.0, longest)
+    x_axis(canvas, frame, chart.x)
     y = top
     for group in groups:
         canvas.text(4, y + 12, f"Segment {group['id']}", bold=True)
         y += 22
         for bar in group["bars"]:
-            _bar(canvas, frame, y, 14, bar["feature"], bar["value"], cluster_name(group["id"]))
+            draw_bar(canvas, frame, y, 14, bar["feature"], bar["value"], colors[group["id"]])
             y += 20
         y += 4
 
@@ -171,75 +161,76 @@ def _groups(canvas: Canvas, chart: Chart, top: float) -> None:
 def _bars(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw one bar for each feature."""
     features, values = chart.data["features"], chart.data["values"]
-    canvas.height = top + len(features) * _ROW + _FOOT
-    frame = _Frame(_name_room(features), top, WIDTH - 60, canvas.height - _FOOT,
+    canvas.height = top + len(features) * ROW + FOOT
+    frame = Frame(name_room(features), top, WIDTH - 60, canvas.height - FOOT,
                    0.0, max(values))  # fmt: skip
-    _x_axis(canvas, frame, chart.x)
+    x_axis(canvas, frame, chart.x)
     for row, (feature, value) in enumerate(zip(features, values, strict=True)):
-        _bar(canvas, frame, top + row * _ROW + 4, 16, feature, value, "accent")
+        draw_bar(canvas, frame, top + row * ROW + 4, 16, feature, value, "accent")
 
 
 def _stacked(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw one bar for each feature, with a piece for each cluster."""
     features, values = chart.data["features"], chart.data["values"]
-    n_clusters = len(values[0])
-    top = _legend(canvas, top, n_clusters)
-    canvas.height = top + len(features) * _ROW + _FOOT
-    frame = _Frame(_name_room(features), top, WIDTH - 18, canvas.height - _FOOT,
+    ids, colors = chart.data["ids"], cluster_names(chart.data["ids"])
+    top = _legend(canvas, top, ids)
+    canvas.height = top + len(features) * ROW + FOOT
+    frame = Frame(name_room(features), top, WIDTH - 18, canvas.height - FOOT,
                    0.0, max(sum(row) for row in values))  # fmt: skip
-    _x_axis(canvas, frame, chart.x)
+    x_axis(canvas, frame, chart.x)
     for row, (feature, pieces) in enumerate(zip(features, values, strict=True)):
-        y, start = top + row * _ROW + 4, 0.0
-        canvas.text(frame.left - 8, y + 8, shortened(feature, _LETTERS), anchor="end")
-        for cluster, piece in enumerate(pieces):
+        y, start = top + row * ROW + 4, 0.0
+        canvas.text(frame.left - 8, y + 8, shortened(feature, LETTERS), anchor="end")
+        for cluster, piece in zip(ids, pieces, strict=True):
             begin, end = frame.x(start), frame.x(start + piece)
-            canvas.rect(begin, y, end - begin - 0.6, 16, cluster_name(cluster))
+            canvas.rect(begin, y, end - begin - 0.6, 16, colors[cluster])
             start += piece
 
 
 def _facets(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw, for each cluster, the features that matter most to it; two clusters abreast."""
     features, values = chart.data["features"], chart.data["values"]
-    n_clusters, most = len(values[0]), min(chart.data["most"], len(features))
-    longest = max(max(row) for row in values)
+    ids, most = chart.data["ids"], min(chart.data["most"], len(features))
+    colors, longest = cluster_names(ids), max(max(row) for row in values)
     height = 26 + most * 18
-    canvas.height = top + math.ceil(n_clusters / 2) * (height + 8) + 18
-    for cluster in range(n_clusters):
-        left = 4 + (WIDTH / 2) * (cluster % 2)
-        y = top + (cluster // 2) * (height + 8)
+    canvas.height = top + math.ceil(len(ids) / 2) * (height + 8) + 18
+    for place, cluster in enumerate(ids):
+        left = 4 + (WIDTH / 2) * (place % 2)
+        y = top + (place // 2) * (height + 8)
         canvas.text(left, y + 10, f"Segment {cluster}", bold=True)
-        ranked = sorted(range(len(features)), key=lambda f: (-values[f][cluster], f))[:most]
-        frame = _Frame(left + 118, y + 24, left + WIDTH / 2 - 50, y + height, 0.0, longest)
+        ranked = sorted(range(len(features)), key=lambda f: (-values[f][place], f))[:most]
+        frame = Frame(left + 118, y + 24, left + WIDTH / 2 - 50, y + height, 0.0, longest)
         for row, feature in enumerate(ranked):
-            _bar(canvas, frame, y + 22 + row * 18, 13, features[feature],
-                 values[feature][cluster], cluster_name(cluster), letters=18, size=11)  # fmt: skip
+            draw_bar(canvas, frame, y + 22 + row * 18, 13, features[feature],
+                 values[feature][place], colors[cluster], letters=18, size=11)  # fmt: skip
     canvas.text(WIDTH / 2, canvas.height - 8, chart.x, color="muted", anchor="middle")
 
 
 def _heatmap(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw signed values of features (down) and clusters (across)."""
     features, values, limit = (chart.data[name] for name in ("features", "values", "limit"))
-    n_clusters = len(values[0])
-    canvas.height = top + len(features) * _ROW + 66
-    left, bottom = _name_room(features), top + len(features) * _ROW
+    ids = chart.data["ids"]
+    n_clusters = len(ids)
+    canvas.height = top + len(features) * ROW + 66
+    left, bottom = name_room(features), top + len(features) * ROW
     step = (WIDTH - 8 - left) / n_clusters
     for row, (feature, cells) in enumerate(zip(features, values, strict=True)):
-        y = top + row * _ROW
-        canvas.text(left - 8, y + _ROW / 2, shortened(feature, _LETTERS), anchor="end")
-        for cluster, value in enumerate(cells):
+        y = top + row * ROW
+        canvas.text(left - 8, y + ROW / 2, shortened(feature, LETTERS), anchor="end")
+        for place, value in enumerate(cells):
             if value is None:
                 continue
             shade = max(-1.0, min(1.0, value / limit if limit else 0.0))
-            x = left + cluster * step
-            canvas.rect(x + 1, y + 1, step - 2, _ROW - 2, "above" if shade > 0 else "below",
+            x = left + place * step
+            canvas.rect(x + 1, y + 1, step - 2, ROW - 2, "above" if shade > 0 else "below",
                         opacity=round(0.04 + 0.9 * abs(shade), 3))  # fmt: skip
             if n_clusters <= _MOST_CELL_TEXTS:
                 color = "on-strong" if abs(shade) > 0.82 else "ink"
-                canvas.text(x + step / 2, y + _ROW / 2, _signed(value, limit), color=color,
+                canvas.text(x + step / 2, y + ROW / 2, _signed(value, limit), color=color,
                             anchor="middle", size=11)  # fmt: skip
     every = math.ceil(n_clusters / 24)
-    for cluster in range(0, n_clusters, every):
-        canvas.text(left + (cluster + 0.5) * step, bottom + 13, str(cluster), anchor="middle")
+    for place in range(0, n_clusters, every):
+        canvas.text(left + (place + 0.5) * step, bottom + 13, str(ids[place]), anchor="middle")
     canvas.text(left + n_clusters * step / 2, bottom + 32, chart.x, color="muted", anchor="middle")
     _scale(canvas, left, bottom + 46, chart.data)
 
@@ -248,21 +239,22 @@ def _spread(canvas: Canvas, chart: Chart, top: float) -> None:
     """Draw the first feature's histogram of each cluster over everyone's."""
     feature = chart.data["features"][0]
     segments, everyone = feature["segments"], feature["everyone"]
+    colors = cluster_names(chart.data["ids"])
     highest = max(max(everyone), *(max(own) for own in segments)) or 1.0
     height = 116.0
     canvas.text(4, top + 8, f"{feature['unit']}, share of rows up to {highest:.0f} %",
                 color="muted")  # fmt: skip
     top += 22
     canvas.height = top + math.ceil(len(segments) / 3) * height
-    for cluster, own in enumerate(segments):
-        left = 4 + (WIDTH / 3) * (cluster % 3)
-        y = top + (cluster // 3) * height
-        frame = _Frame(left, y + 20, left + WIDTH / 3 - 18, y + height - 24,
+    for number_of, (cluster, own) in enumerate(zip(chart.data["ids"], segments, strict=True)):
+        left = 4 + (WIDTH / 3) * (number_of % 3)
+        y = top + (number_of // 3) * height
+        frame = Frame(left, y + 20, left + WIDTH / 3 - 18, y + height - 24,
                        0.0, len(own), 0.0, highest)  # fmt: skip
         canvas.text(left, y + 10, f"Segment {cluster}", bold=True)
         for place, share in enumerate(own):
             canvas.rect(frame.x(place), frame.y(share), frame.x(1) - frame.x(0) - 0.6,
-                        frame.bottom - frame.y(share), cluster_name(cluster))  # fmt: skip
+                        frame.bottom - frame.y(share), colors[cluster])  # fmt: skip
         steps = [
             (frame.x(place + side), frame.y(share))
             for place, share in enumerate(everyone)
@@ -288,61 +280,24 @@ DRAWINGS: Mapping[str, Callable[[Canvas, Chart, float], None]] = {
     "facets": _facets,
     "heatmap": _heatmap,
     "spread": _spread,
+    "flow": draw_flow,
+    "limits": draw_limits,
+    "trend": draw_trend,
+    "layers": draw_layers,
 }
 
 
 # -- parts of charts -----------------------------------------------------------------
 
 
-def _name_room(names: Sequence[str]) -> float:
-    """Return where bars begin, to the right of the longest name."""
-    return 14 + max((text_width(shortened(name, _LETTERS)) for name in names), default=40)
-
-
-def _bar(
-    canvas: Canvas, frame: _Frame, y: float, height: float, name: str, value: float, fill: str,
-    *, letters: int = _LETTERS, size: float = 12,
-) -> None:  # fmt: skip
-    middle = y + height / 2
-    canvas.text(frame.left - 8, middle, shortened(name, letters), anchor="end", size=size)
-    canvas.rect(frame.left, y, frame.x(value) - frame.left, height, fill)
-    canvas.text(frame.x(value) + 5, middle, number(value), color="muted", size=11)
-
-
-def _x_axis(canvas: Canvas, frame: _Frame, name: str) -> None:
-    for tick in ticks(frame.low_x, frame.high_x):
-        x = frame.x(tick)
-        canvas.line(x, frame.top, x, frame.bottom)
-        canvas.text(x, frame.bottom + 14, number(tick), color="muted", anchor="middle")
-    _x_name(canvas, frame, name)
-
-
-def _x_name(canvas: Canvas, frame: _Frame, name: str) -> None:
-    middle = (frame.left + frame.right) / 2
-    canvas.text(middle, frame.bottom + 33, name, color="muted", anchor="middle")
-
-
-def _y_axis(canvas: Canvas, frame: _Frame, name: str) -> None:
-    for tick in ticks(frame.low_y, frame.high_y, 5):
-        y = frame.y(tick)
-        canvas.line(frame.left, y, frame.right, y)
-        canvas.text(frame.left - 6, y, number(tick), color="muted", anchor="end")
-    _y_name(canvas, frame, name)
-
-
-def _y_name(canvas: Canvas, frame: _Frame, name: str) -> None:
-    canvas.text(12, (frame.top + frame.bottom) / 2, name, color="muted", anchor="middle",
-                turned=True)  # fmt: skip
-
-
-def _legend(canvas: Canvas, top: float, n_clusters: int) -> float:
+def _legend(canvas: Canvas, top: float, ids: Sequence[int]) -> float:
     """Draw which colour is whose, and return where the plot may begin."""
     canvas.text(4, top + 8, "Segment", color="muted")
-    x, y = 62.0, top + 8
-    for cluster in range(n_clusters):
+    x, y, colors = 62.0, top + 8, cluster_names(ids)
+    for cluster in ids:
         if x > WIDTH - 40:
             x, y = 62.0, y + 18
-        canvas.rect(x, y - 6, 12, 12, cluster_name(cluster))
+        canvas.rect(x, y - 6, 12, 12, colors[cluster])
         canvas.text(x + 16, y, str(cluster))
         x += 26 + text_width(str(cluster))
     return y + 18

@@ -22,6 +22,7 @@ from gpuseg.tables.adbc_dialect import identifier
 from gpuseg.tables.adbc_writing import Transaction, find_table
 from gpuseg.tables.agreement import SHOWN_NAMES, check_known
 from gpuseg.tables.location import Location
+from gpuseg.tables.newness import Rows
 from gpuseg.tables.spool import collected, kept
 
 
@@ -30,9 +31,15 @@ def read(
     *,
     columns: Sequence[str] | None = None,
     query: str | None = None,
+    where: Rows | None = None,
     progress: Progress = no_progress,
 ) -> pa.Table:
     """Read named columns of a table, or the rows of a query, in batches.
+
+    Parameters
+    ----------
+    where
+        Which rows; all of them when None.
 
     Raises
     ------
@@ -52,9 +59,35 @@ def read(
             if columns is not None:
                 check_known(columns, list(types), location.display)
                 types = {name: types[name] for name in columns}
+            if where is not None:
+                there = name_of(connection, where.absent_from) if where.absent_from else ""
+                some = f"SELECT * FROM {rows} AS gpuseg_in WHERE {where.sql(there)}"
+                rows = f"({some}) AS gpuseg_rows"
             return _fetched(connection, rows, types, progress)
 
     return retried(once)
+
+
+def highest(location: Location, column: str) -> str | None:
+    """Return the highest value of a column as text; None where there is no row, or no table."""
+
+    def once() -> str | None:
+        with Connection(location, SourceError) as connection:
+            kind, schema, table = find_table(connection, location)
+            if not kind:
+                return None
+            check_known([column], list(connection.columns(schema, table)), location.display)
+            top = f"SELECT CAST(max({identifier(column)}) AS {connection.dialect.text})"
+            [(found,)] = connection.run(f"{top} FROM {name_of(connection, location)}")
+            return None if found is None else str(found)
+
+    return retried(once)
+
+
+def name_of(connection: Connection, location: Location) -> str:
+    """Return the quoted name of a table or view, or nothing where there is none."""
+    kind, schema, table = find_table(connection, location)
+    return f"{identifier(schema)}.{identifier(table)}" if kind else ""
 
 
 def peek(

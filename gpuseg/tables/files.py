@@ -123,10 +123,14 @@ def parts(folder: Path) -> list[Path]:
     return found
 
 
+def is_part(entry: Path) -> bool:
+    """Say whether a folder's entry is a part."""
+    return entry.name[0] not in "._" and entry.suffix.lower() == ".parquet" and entry.is_file()
+
+
 def is_part_or_hidden(entry: Path) -> bool:
     """Say whether a folder's entry is a part, or one of those that readers pass over."""
-    is_part = entry.is_file() and entry.suffix.lower() == ".parquet"
-    return is_part or entry.name[0] in "._"
+    return entry.name[0] in "._" or is_part(entry)
 
 
 def check_part(part: Path, schema: pa.Schema, first: pa.Schema) -> None:
@@ -232,16 +236,22 @@ def check_writable(schema: pa.Schema, kind: str) -> None:
     """
     if kind in ("csv", "jsonl"):
         check_names(schema.names, "such a file")
-    if kind != "parquet":
+    if kind != "parquet" or _fits_parquet(schema):
         return
     for field in schema:
-        try:
-            pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
-        except pa.ArrowException:
+        if not _fits_parquet(pa.schema([field])):
             raise DataError(
                 f"column '{field.name}' has type {field.type}, which Parquet cannot hold; write "
                 "to a .arrow file or a DuckDB table"
-            ) from None
+            )
+
+
+def _fits_parquet(schema: pa.Schema) -> bool:
+    try:
+        pq.write_table(schema.empty_table(), pa.BufferOutputStream())
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def _write_parquet(path: Path, table: pa.Table, _suffix: str) -> int:

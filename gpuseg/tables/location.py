@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,6 +93,35 @@ class Location:
     def in_warehouse(self) -> bool:
         """Whether it is a table (or all) of a warehouse."""
         return self.kind in SYSTEMS
+
+    def to_dict(self) -> dict[str, str]:
+        """Return what finds the place again from any folder, JSON-able and without secrets."""
+        names = ("kind", "display", "format", "schema", "table")
+        facts = {name: str(getattr(self, name)) for name in names}
+        path = "" if self.address else str(self.path.absolute())
+        return facts | {"path": path, "address": _shown(self.address)}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, str], *, warehouse: str | None = None) -> Location:
+        """Return the place that `to_dict` wrote down.
+
+        Parameters
+        ----------
+        warehouse
+            An address with its secrets; used if the place is in the same warehouse.
+        """
+        address = facts["address"]
+        if warehouse is not None and address == _shown(warehouse):
+            address = warehouse
+        return cls(
+            kind=facts["kind"],
+            display=facts["display"],
+            path=Path(facts["path"]),
+            format=facts["format"],
+            schema=facts["schema"],
+            table=facts["table"],
+            address=address,
+        )
 
 
 def locate(

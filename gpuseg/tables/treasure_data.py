@@ -13,6 +13,7 @@ from gpuseg.errors import DataError, SettingsError, SourceError
 from gpuseg.records import Progress, no_progress
 from gpuseg.tables.agreement import check_known
 from gpuseg.tables.location import Location
+from gpuseg.tables.newness import Rows
 from gpuseg.tables.spool import collected
 from gpuseg.tables.treasure_data_catalog import (
     TableFacts,
@@ -23,7 +24,7 @@ from gpuseg.tables.treasure_data_catalog import (
 )
 from gpuseg.tables.treasure_data_client import NO_ANSWER, ask, connected
 from gpuseg.tables.treasure_data_types import arrow_schema
-from gpuseg.tables.treasure_data_writing import Transaction
+from gpuseg.tables.treasure_data_writing import NO_NEWCOMERS, Transaction
 
 if TYPE_CHECKING:  # the client module says what to do where it is not installed
     import pytd
@@ -54,6 +55,7 @@ def read(
     *,
     columns: Sequence[str] | None = None,
     query: str | None = None,
+    where: Rows | None = None,
     progress: Progress = no_progress,
 ) -> pa.Table:
     """Read named columns of a table, or the rows of a query, block by block.
@@ -69,6 +71,8 @@ def read(
     SourceError
         If the service failed, also when asked again.
     """
+    if where is not None:
+        raise SettingsError(f"'{location.display}': {NO_NEWCOMERS}")
     with connected(SourceError) as client:
         if query is not None:
             text = _checked(query)
@@ -76,6 +80,16 @@ def read(
         facts = find(client, location)
         sql = f"SELECT {_names(location, facts, columns)} FROM {quoted_table(location)}"
         return ask(lambda: _fetch(client, sql, facts.n_rows, progress))
+
+
+def highest(location: Location, _column: str) -> str | None:
+    """Refuse to be watched.
+
+    Raises
+    ------
+    SettingsError
+    """
+    raise SettingsError(f"'{location.display}': {NO_NEWCOMERS}")
 
 
 def peek(

@@ -54,6 +54,7 @@ class Import:
         self._api = client.api_client.api
         self._name = new_name()
         self._table = f"{database}.{table}"
+        self.place, self.n_rows = (database, table), 0
         settle(
             lambda: self._api.create_bulk_import(self._name, database, table),
             lambda: self._exists(),
@@ -92,6 +93,7 @@ class Import:
                 f"Treasure Data took {n_valid:,} of {rows.num_rows:,} rows for "
                 f"'{self._table}' and found {n_wrong:,} wrong; the previous table stands"
             )
+        self.n_rows = n_valid
 
     def commit(self) -> None:
         """Let the rows appear.

@@ -17,14 +17,14 @@ COMMAND = [sys.executable, "-m", "gpuseg"]
 INTERRUPTING = """
 import os, signal, sys
 from gpuseg.tables import publishing
-from gpuseg.outputs import keeping
+from gpuseg.outputs import publication
 moment = sys.argv.pop(1)
 def strike(name):
     if name == moment:
         os.kill(os.getpid(), signal.SIGINT)
 if moment == "promote":
-    promote = keeping.promote
-    keeping.promote = lambda *a: (strike("promote"), promote(*a))
+    promote = publication.promote
+    publication.promote = lambda *a: (strike("promote"), promote(*a))
 elif moment == "costs":
     from gpuseg import pipeline
     pipeline.record_costs = lambda result: strike("costs")

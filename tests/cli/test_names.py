@@ -83,15 +83,32 @@ def test_a_new_name_is_shown_carried_to_other_tables_and_kept_by_a_refit(shop):
     assert "no longer" not in refit.stderr
 
 
-def test_a_refit_that_finds_other_segments_says_whose_name_is_lost(shop):
-    folder, _ = shop
+def test_a_name_goes_with_its_segment_however_large_that_is_now(shop):
+    folder, found = shop
     assert gpuseg(folder, "models", "rename", "m", "0", "The many").returncode == 0
     # now most customers are those who spend most
     group = np.repeat([2, 1, 0], [200, 80, 20])
     customers(300, group=group).write_parquet(folder / "c.parquet")
+    refit = gpuseg(folder, *RUN, "--json")
+    assert refit.returncode == 0, refit.stderr
+    result = json.loads(refit.stdout)
+    assert result["cluster_ids"] == [0, 1, 2]
+    assert result["cluster_sizes"] == [20, 80, 200]
+    assert [segment["name"] for segment in result["segments"]] == [
+        "The many",
+        *(segment["name"] for segment in found["segments"][1:]),
+    ]
+
+
+def test_a_refit_that_finds_other_segments_says_whose_name_is_lost(shop):
+    folder, _ = shop
+    assert gpuseg(folder, "models", "rename", "m", "0", "The many").returncode == 0
+    rows = pl.read_parquet(folder / "c.parquet")
+    rows.select(pl.col("visits").alias("age"), "spend").write_parquet(folder / "c.parquet")
     refit = gpuseg(folder, *RUN)
     assert refit.returncode == 0, refit.stderr
-    assert "segment 0 is no longer what was called 'The many'" in refit.stderr
+    assert "column 'visits'" in refit.stderr.replace("\n", " ")
+    assert "segment 0, which was called 'The many', does not go on" in refit.stderr
     assert "The many" not in refit.stdout
 
 

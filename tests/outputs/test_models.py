@@ -195,6 +195,44 @@ def test_truncated_files_are_refused(tmp_path, name, kept):
         load_model_folder(folder)
 
 
+def test_ids_and_reach_come_back(tmp_path):
+    kept = {"cluster_ids": (2, 5, 9), "next_cluster_id": 12, "reach": (0.5, 0.0, 3.25)}
+    loaded = load_model_folder(store(tmp_path, **kept))
+    assert {name: getattr(loaded, name) for name in kept} == kept
+
+
+def test_models_of_before_there_were_ids_call_clusters_by_position(tmp_path):
+    folder = store(tmp_path)
+    document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    for name in ("cluster_ids", "next_cluster_id", "reach"):
+        del document[name]
+    rewrite(folder, "model.json", json.dumps(document).encode())
+    loaded = load_model_folder(folder)
+    assert (loaded.cluster_ids, loaded.next_cluster_id, loaded.reach) == ((0, 1, 2), 3, ())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cluster_ids": [0, 1]},
+        {"cluster_ids": [0, 2, 1]},
+        {"cluster_ids": [0, 1, 1]},
+        {"cluster_ids": [-1, 0, 1]},
+        {"cluster_ids": ["0", "1", "2"]},
+        {"cluster_ids": 3},
+        {"next_cluster_id": "12"},
+        {"reach": [1.0]},
+        {"reach": [1.0, -1.0, 2.0]},
+        {"reach": "far"},
+    ],
+)
+def test_ids_that_cannot_be_are_damage(tmp_path, changes):
+    folder = store(tmp_path)
+    edit(folder, **changes)
+    with pytest.raises(ModelError, match="is damaged"):
+        load_model_folder(folder)
+
+
 @pytest.mark.parametrize("name", ["model.json", "SHA256SUMS", "array_000.npy"])
 def test_missing_files_are_named(tmp_path, name):
     folder = store(tmp_path)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gpuseg.outputs.palette import CLUSTERS, CLUSTERS_DARK, THEME, cluster_color
+from gpuseg.outputs.palette import CLUSTERS, CLUSTERS_DARK, THEME, cluster_colors
 
 # Machado, Oliveira and Fernandes 2009, "A Physiologically-based Model for Simulation of
 # Color Vision Deficiency", severity 1.0, on linear RGB.
@@ -59,7 +59,17 @@ def test_text_and_marks_stand_out_from_the_page():
 
 
 def test_more_clusters_than_colours_repeat_them():
-    assert cluster_color(len(CLUSTERS)) == cluster_color(0)
+    colors = cluster_colors(range(len(CLUSTERS) + 1))
+    assert colors[len(CLUSTERS)] == colors[0]
+    assert len(set(colors.values())) == len(CLUSTERS)
+
+
+def test_a_cluster_keeps_its_colour_and_shares_it_with_none():
+    today, tomorrow = cluster_colors((0, 3, 4)), cluster_colors((0, 4, 9, 12))
+    assert tomorrow[0] == today[0] == CLUSTERS[0]
+    assert tomorrow[4] == today[4] == CLUSTERS[4]
+    assert tomorrow[9] == CLUSTERS[1]  # 0 has what would be its own
+    assert tomorrow[12] == CLUSTERS[3]
 
 
 def test_numbers_on_a_cluster_are_read_easily():

@@ -20,7 +20,7 @@ from gpuseg.outputs.segments import (
     segments_table,
     segments_to_dicts,
 )
-from gpuseg.records import Trait
+from gpuseg.records import Segment, Trait
 
 TRAITS = (
     (
@@ -33,7 +33,7 @@ TRAITS = (
     ),
     (),
 )
-SEGMENTS = drafted_segments(TRAITS)
+SEGMENTS = drafted_segments(TRAITS, range(len(TRAITS)))
 
 
 def called(cluster, name, segments=SEGMENTS):
@@ -86,10 +86,13 @@ def test_names_go_on_where_segments_do():
     kept, warnings = continued_segments(SEGMENTS, earlier)
     assert kept == earlier
     assert warnings == ()
-    other = drafted_segments(((Trait("age", "numeric", 1.0, 60.0, 40.0),), *TRAITS[1:]))
-    fresh, (warning,) = continued_segments(other, earlier)
-    assert [segment.name for segment in fresh] == ["High age", "Early joined, vip", "Average"]
-    assert "'Big spenders'" in warning
+    changed = ((Trait("age", "numeric", 1.0, 60.0, 40.0),), *TRAITS[1:])
+    other = drafted_segments(changed, range(3))
+    # what somebody called it goes on with the id, whatever sets it apart now
+    kept, (warning,) = continued_segments(other, earlier)
+    assert [segment.name for segment in kept] == ["Big spenders", "Early joined, vip", "Average"]
+    assert kept[0].draft == "High age"
+    assert "segment 0 is still called 'Big spenders'" in warning
     # a draft that was never edited is nobody's loss, and new names go around kept ones
     fresh, warnings = continued_segments(other, called(1, "high AGE"))
     assert [segment.name for segment in fresh] == ["High age 2", "high AGE", "Average"]
@@ -99,7 +102,22 @@ def test_names_go_on_where_segments_do():
 def test_fewer_segments_lose_the_names_of_the_rest():
     kept, (warning,) = continued_segments(SEGMENTS[:2], called(2, "The rest"))
     assert len(kept) == 2
-    assert "segment 2 is no longer what was called 'The rest'" in warning
+    assert "segment 2, which was called 'The rest', does not go on" in warning
+
+
+def test_names_follow_ids_and_not_positions():
+    drafted = drafted_segments(TRAITS, (1, 2, 7))
+    assert [segment.cluster_id for segment in drafted] == [1, 2, 7]
+    earlier = (
+        Segment(0, "Gone", "Gone", "", ()),
+        Segment(2, "Ours", "Draft", "", TRAITS[0]),
+        Segment(7, "Average", "Average", "", ()),
+    )
+    kept, (warning,) = continued_segments(drafted, earlier)
+    assert [segment.name for segment in kept] == ["High spend, Rome", "Ours", "Average"]
+    assert "segment 2 is still called" in warning
+    assert segments_table(kept, [5, 4, 1])["cluster_id"].to_pylist() == [1, 2, 7]
+    assert segments_table(kept, [5, 4, 1])["size"].to_pylist() == [5, 4, 1]
 
 
 @pytest.mark.parametrize(

@@ -412,10 +412,15 @@ def test_names_of_segments():
         "A (0)", "A (1)", "Segment 2",
     ]  # fmt: skip
 
-    result = SimpleNamespace(n_clusters=2)
+    result = SimpleNamespace(cluster_ids=(0, 1))
     assert [w.name for w in wishes_of_result(result)] == ["Segment 0", "Segment 1"]
     result.segments = (SimpleNamespace(cluster_id=1, name="New"),)
     assert [w.name for w in wishes_of_result(result)] == ["Segment 0", "New"]
+    result.cluster_ids = (1, 5)
+    assert [(w.cluster_id, w.name) for w in wishes_of_result(result)] == [
+        (1, "New"),
+        (5, "Segment 5"),
+    ]
 
 
 def test_a_segment_keeps_its_name_when_nobody_names_it_anew(td):

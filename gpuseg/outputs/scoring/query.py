@@ -60,7 +60,7 @@ def scoring_query(model: StoredModel, dialect: str, input_table: str | None = No
     parts = _parts(steps, words, encoder)
     if encoder.projection is not None:
         parts = _projected(steps, words, encoder, parts)
-    _nearest(steps, parts, model.centroids)
+    _nearest(steps, parts, model)
     return (
         f"{_heading(model, words)}\n"
         f"SELECT source.*, nearest.{CLUSTER_COLUMN}\nFROM {table} AS source\n"
@@ -128,18 +128,17 @@ def _loading(part: Part, mean: Any, weights: Any) -> str:
     return _by_level(part, values)
 
 
-def _nearest(steps: Steps, parts: list[Part], centroids: Any) -> None:
-    found = []
-    for cluster, centroid in enumerate(centroids.astype(np.float64)):
+def _nearest(steps: Steps, parts: list[Part], model: StoredModel) -> None:
+    found, ids = [], model.cluster_ids
+    for cluster, centroid in zip(ids, model.centroids.astype(np.float64), strict=True):
         terms = [_sq_distance(part, centroid) for part in parts]
         found.append(steps.add("distances", f"d{cluster}", _sum(terms), f"to cluster {cluster}"))
     cases = []
-    for cluster, distance in enumerate(found[:-1]):
-        rest = found[cluster + 1 :]
+    for place, distance in enumerate(found[:-1]):
+        rest = found[place + 1 :]
         others = rest[0] if len(rest) == 1 else f"LEAST({', '.join(rest)})"
-        cases.append(f"WHEN {distance} <= {others} THEN {cluster}")
-    last = len(found) - 1
-    chosen = f"CASE {' '.join(cases)} ELSE {last} END" if cases else str(last)
+        cases.append(f"WHEN {distance} <= {others} THEN {ids[place]}")
+    chosen = f"CASE {' '.join(cases)} ELSE {ids[-1]} END" if cases else str(ids[-1])
     steps.add("nearest", CLUSTER_COLUMN, chosen)
 
 

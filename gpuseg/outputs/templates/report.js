@@ -3,8 +3,11 @@
 "use strict";
 (() => {
   const { segments, charts } = JSON.parse(document.getElementById("data").textContent);
-  const color = (c) => segments[c].color;
-  const label = (c) => `Segment ${c} · ${segments[c].name}`;
+  // matrices of the charts have a column for each segment, in this order; ids may have gaps
+  const ids = segments.map((segment) => segment.id);
+  const segment = (id) => segments[ids.indexOf(id)];
+  const color = (id) => segment(id).color;
+  const label = (id) => `Segment ${id} · ${segment(id).name}`;
   const short = (text, most = 30) =>
     text.length <= most
       ? text
@@ -22,9 +25,9 @@
 
   function line({ data, x, y }) {
     const points = data.k.map((k, i) => ({
-      x: k, y: data.silhouette[i], error: data.stderr[i],
+      x: k, y: data.silhouette[i], error: data.reach[i],
       title: `k = ${k}${k === data.chosen ? " (chosen)" : ""}\nsilhouette ${data.silhouette[i].toFixed(4)}` +
-        (data.stderr[i] ? ` ± ${data.stderr[i].toFixed(4)}` : " (exact)"),
+        (data.reach[i] ? ` ± ${data.reach[i].toFixed(4)} (95 %)` : " (exact)"),
     }));
     const chosen = points.filter((point) => point.x === data.chosen);
     return [{
@@ -95,7 +98,9 @@
       .map(([px, py], i) => ({ x: px, y: py, id: data.labels[i], title: label(data.labels[i]) }))
       .filter((row) => visible(row.id));
     const points = data.centres
-      .map((centre, id) => centre && { x: centre[0], y: centre[1], id, title: `${label(id)}\nmiddle of its rows` })
+      .map((centre, place) => centre && {
+        x: centre[0], y: centre[1], id: ids[place], title: `${label(ids[place])}\nmiddle of its rows`,
+      })
       .filter((point) => point && visible(point.id));
     return [{
       points, hover: rows,
@@ -106,7 +111,7 @@
         marks: [
           Plot.dot(rows, { x: "x", y: "y", fill: (row) => color(row.id), r: 2.6, fillOpacity: 0.7 }),
           Plot.dot(points, { x: "x", y: "y", fill: (p) => color(p.id), stroke: "var(--card)", strokeWidth: 2, r: 11 }),
-          Plot.text(points, { x: "x", y: "y", text: (p) => String(p.id), fill: (p) => segments[p.id].on_color, fontWeight: 700 }),
+          Plot.text(points, { x: "x", y: "y", text: (p) => String(p.id), fill: (p) => segment(p.id).on_color, fontWeight: 700 }),
         ],
       },
     }];
@@ -167,7 +172,8 @@
     const points = [];
     data.features.forEach((feature, y) => {
       let start = 0;
-      data.values[y].forEach((value, id) => {
+      data.values[y].forEach((value, place) => {
+        const id = ids[place];
         if (state.hidden.has(id)) return;
         points.push({ x: start + value / 2, x1: start, x2: start + value, y, id,
           title: `${feature}\n${label(id)}\nmean |SHAP| ${number(value)}` });
@@ -187,16 +193,17 @@
 
   function facets({ data, x }, state, width) {
     const longest = Math.max(...data.values.flat());
-    const shown = state.chosen === "all" ? segments.map((s) => s.id) : [Number(state.chosen)];
+    const shown = state.chosen === "all" ? ids : [Number(state.chosen)];
     const most = shown.length > 1 ? data.most : data.features.length;
     return shown.map((id) => {
+      const place = ids.indexOf(id);
       const ranked = range(data.features.length)
-        .sort((a, b) => data.values[b][id] - data.values[a][id] || a - b).slice(0, most);
+        .sort((a, b) => data.values[b][place] - data.values[a][place] || a - b).slice(0, most);
       const names = ranked.map((f) => data.features[f]);
       const points = ranked.map((f, y) => ({
-        x: data.values[f][id], y,
-        title: `${label(id)}\n${data.features[f]}\nmean |SHAP| ${number(data.values[f][id])}\n` +
-          `its own rows: ${number(data.signed[f][id])}`,
+        x: data.values[f][place], y,
+        title: `${label(id)}\n${data.features[f]}\nmean |SHAP| ${number(data.values[f][place])}\n` +
+          `its own rows: ${number(data.signed[f][place])}`,
       }));
       const options = horizontal(names, points, x, color(id), { domain: [0, longest] });
       if (shown.length > 1) {
@@ -210,7 +217,8 @@
 
   function heatmap({ data, x }, _state, width) {
     const points = [];
-    data.features.forEach((feature, y) => data.values[y].forEach((value, id) => {
+    data.features.forEach((feature, y) => data.values[y].forEach((value, place) => {
+      const id = ids[place];
       if (value == null) return;
       const shade = data.limit ? Math.max(-1, Math.min(1, value / data.limit)) : 0;
       points.push({
@@ -229,7 +237,7 @@
       points,
       options: {
         height: 62 + 25 * data.features.length, marginLeft: left, marginTop: 8, marginBottom: 44,
-        x: { domain: segments.map((s) => s.id), label: x, tickSize: 0, tickFormat: String, labelAnchor: "center" },
+        x: { domain: ids, label: x, tickSize: 0, tickFormat: String, labelAnchor: "center" },
         y: { domain: range(data.features.length), ...plain, tickFormat: (i) => short(data.features[i], most) },
         opacity: { type: "identity" },
         marks: [
@@ -249,8 +257,8 @@
   function spread({ data, y }, state) {
     const feature = data.features[state.chosen];
     const highest = Math.max(...feature.everyone, ...feature.segments.flat()) || 1;
-    return segments.map(({ id }) => {
-      const own = feature.segments[id];
+    return segments.map(({ id }, place) => {
+      const own = feature.segments[place];
       const points = own.map((share, i) => ({
         share, everyone: feature.everyone[i], i, x: feature.is_number ? i + 0.5 : share, y: feature.is_number ? share : i,
         title: `${label(id)}\n${feature.bins[i]}: ${number(share)} % of its rows\nall rows: ${number(feature.everyone[i])} %`,
@@ -298,7 +306,139 @@
     };
   }
 
-  const KINDS = { line, knife, scatter, groups, bars, stacked, facets, heatmap, spread };
+  // -- what changed since the run before -------------------------------------------------
+
+  const paint = (name) => `var(--${name})`;
+  const figure = new Intl.NumberFormat("en");
+
+  function flow({ data }, _state, width) {
+    const narrow = width < 480;
+    const words = (node) => (narrow ? node.short : `${node.name} · ${figure.format(node.n)}`);
+    const side = room(data.nodes.map(words), 30) - 8;
+    const bar = 10 / Math.max(width - 2 * side, 60); // as a share of the way
+    const across = (node) => (node.side ? [1 - bar, 1] : [0, bar]);
+    const points = data.flows.map((band) => ({
+      x: 0.5, y: (band.from[0] + band.from[1] + band.to[0] + band.to[1]) / 4, title: band.words,
+    }));
+    // along a band the mouse finds it anywhere
+    const hover = data.flows.flatMap((band) => range(9).map((i) => {
+      const t = (i + 0.5) / 9, bend = t * t * (3 - 2 * t);
+      const [from, to] = [band.from, band.to].map(([top, bottom]) => (top + bottom) / 2);
+      return { x: bar + (1 - 2 * bar) * t, y: from + (to - from) * bend, title: band.words };
+    }));
+    const name = (which, textAnchor, dx) => Plot.text(data.nodes.filter((node) => node.side === which), {
+      x: which, y: (node) => (node.top + node.bottom) / 2, text: words, textAnchor, dx,
+    });
+    return [{
+      points, hover,
+      options: {
+        height: 280 + 14 * Math.max(...[0, 1].map((which) => data.nodes.filter((node) => node.side === which).length)),
+        marginLeft: side, marginRight: side, marginTop: 30, marginBottom: 8,
+        x: { domain: [0, 1], axis: null }, y: { domain: [1, 0], axis: null },
+        marks: [
+          ...data.flows.map((band) => Plot.areaY(
+            [{ x: bar, y1: band.from[0], y2: band.from[1] }, { x: 1 - bar, y1: band.to[0], y2: band.to[1] }],
+            { x: "x", y1: "y1", y2: "y2", curve: "bump-x", fill: paint(band.color), fillOpacity: band.stays ? 0.35 : 0.65 },
+          )),
+          Plot.rect(data.nodes, {
+            x1: (node) => across(node)[0], x2: (node) => across(node)[1], y1: "top",
+            y2: (node) => Math.max(node.bottom, node.top + 0.002), fill: (node) => paint(node.color),
+          }),
+          name(0, "end", -6), name(1, "start", 6),
+          Plot.text(["the run before"], { x: 0, y: 0, text: String, textAnchor: "start", dy: -14, fill: "var(--muted)" }),
+          Plot.text(["this run"], { x: 1, y: 0, text: String, textAnchor: "end", dy: -14, fill: "var(--muted)" }),
+        ],
+      },
+    }];
+  }
+
+  function limits({ data, x }, _state, width) {
+    const points = data.features.map((feature, i) => ({
+      x: Math.min(data.values[i], data.end), y: i,
+      title: `${feature}\nPSI ${data.values[i].toFixed(3)}\n${data.words[i]}`,
+    }));
+    const left = room(data.features, 30);
+    // two limits that are near each other on the axis share a line of words
+    const [low, high] = data.limits;
+    const apart = ((high.value - low.value) / data.end) * (width - left - 56) > 90;
+    const words = (all) => all.map((limit) => `${limit.words}: ${limit.value}`).join(", ");
+    return [{
+      points, pointer: Plot.pointerY,
+      options: {
+        height: 78 + 24 * points.length, marginLeft: left, marginBottom: 42, marginRight: 56, marginTop: 26,
+        x: { label: x, grid: true, labelAnchor: "center", ticks: 4, domain: [0, data.end] },
+        y: { domain: range(points.length), ...plain, tickFormat: (i) => short(data.features[i]), padding: 0.25 },
+        marks: [
+          Plot.barX(points, { x: "x", y: "y", fill: (p) => paint(data.colors[p.y]) }),
+          Plot.text(points, {
+            y: "y", frameAnchor: "right", dx: 8, textAnchor: "start", text: (p) => data.values[p.y].toFixed(3),
+            fill: "var(--muted)",
+          }),
+          Plot.ruleX(data.limits, { x: "value", stroke: "var(--ink)", strokeDasharray: "3 3" }),
+          Plot.text(apart ? data.limits : [low], {
+            x: "value", frameAnchor: "top", dy: -14, textAnchor: "start",
+            text: (limit) => words(apart ? [limit] : data.limits),
+          }),
+        ],
+      },
+    }];
+  }
+
+  function byRun(labels, width, x) {
+    const every = Math.ceil((labels.length * 46) / Math.max(width - 70, 60));
+    const ticks = range(labels.length).filter((i) => (labels.length - 1 - i) % every === 0);
+    return { label: x, domain: [-0.5, labels.length - 0.5], ticks, tickSize: 0, tickFormat: (i) => labels[i], labelAnchor: "center" };
+  }
+
+  function trend({ data, x, y }, _state, width) {
+    const points = data.runs.map((run, i) => ({
+      x: i, y: run.silhouette, published: run.published,
+      title: `${run.started}\nsilhouette ${number(run.silhouette)}\n${run.words}`,
+    }));
+    return [{
+      points, pointer: Plot.pointerX,
+      options: {
+        height: 280, marginLeft: 52, marginBottom: 42, marginTop: 30,
+        x: byRun(data.runs.map((run) => run.label), width, x),
+        y: { label: y, grid: true, domain: [data.low, data.high] },
+        marks: [
+          Plot.lineY(points.filter((p) => p.published), { x: "x", y: "y", stroke: "var(--accent)", strokeWidth: 2 }),
+          Plot.dot(points, {
+            x: "x", y: "y", r: 4.5, strokeWidth: 2,
+            stroke: (p) => (p.published ? "var(--accent)" : "var(--above)"),
+            fill: (p) => (p.published ? "var(--accent)" : "var(--card)"),
+          }),
+        ],
+      },
+    }];
+  }
+
+  function layers({ data, x, y }, _state, width) {
+    const points = data.values.flatMap((own, i) => {
+      let below = 0;
+      return own.map((n, place) => {
+        const from = below;
+        below += n;
+        return { x: i, x1: i - 0.36, x2: i + 0.36, y: (from + below) / 2, y1: from, y2: below, n, place,
+          title: `${data.started[i]}\nsegment ${data.ids[place]}: ${figure.format(n)} rows` };
+      }).filter((point) => point.n);
+    });
+    return [{
+      points,
+      options: {
+        height: 280, marginLeft: 60, marginBottom: 42, marginTop: 30,
+        x: byRun(data.runs, width, x), y: { label: y, grid: true },
+        marks: [
+          Plot.rect(points, { x1: "x1", x2: "x2", y1: "y1", y2: "y2", fill: (p) => paint(data.colors[p.place]), insetTop: 0.5 }),
+          Plot.ruleY([0], { stroke: "var(--muted)" }),
+        ],
+      },
+    }];
+  }
+
+  const KINDS = {
+    line, knife, scatter, groups, bars, stacked, facets, heatmap, spread, flow, limits, trend, layers,
+  };
 
   // -- controls ------------------------------------------------------------------------
 
@@ -356,6 +496,11 @@
     stacked: (view) => ["Segments", ...switches(view)],
     facets: (view) => [choice(view, "Segment", [["all", "All segments"], ...segments.map((s) => [s.id, label(s.id)])], () => render(view))],
     spread: (view) => [choice(view, "Feature", view.chart.data.features.map((f, i) => [i, f.name]), () => { retable(view); render(view); })],
+    layers: (view) => ["Segment", ...view.chart.data.ids.map((id, place) => {
+      const square = make("i");
+      square.style.background = paint(view.chart.data.colors[place]);
+      return make("span", {}, square, String(id));
+    })],
     heatmap: (view) => [`Colour: ${view.chart.data.unit}; orange ${view.chart.data.high}, blue ${view.chart.data.low}`],
   };
 
@@ -431,7 +576,10 @@
       figure, chart, plot, width: 0, points: [], readout: figure.querySelector(".readout"),
       alt: plot.querySelector("svg").getAttribute("aria-label"),
       // on a phone, all segments one under another are a long way to scroll
-      state: { hidden: new Set(), focus: null, chosen: chart.kind === "facets" && plot.clientWidth > 560 ? "all" : 0 },
+      state: {
+        hidden: new Set(), focus: null,
+        chosen: chart.kind !== "facets" ? 0 : plot.clientWidth > 560 ? "all" : ids[0],
+      },
     };
     plot.tabIndex = 0;
     plot.setAttribute("role", "group");
