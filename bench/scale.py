@@ -166,11 +166,13 @@ def main() -> None:
     parser.add_argument("--memory", default="8GiB")
     parser.add_argument("--note", default="", help="kept with the results")
     parser.add_argument("--tables", type=Path, help="folder of t<rows>.parquet made before")
+    parser.add_argument("--add", type=Path, help="JSON file of an earlier call, added to --out")
     parser.add_argument("--keep", type=Path, help="folder for the last run's log and report")
     parser.add_argument("--out", type=Path, help="JSON file; other runs in it stay")
     options = parser.parse_args()
     sizes = [20_000, 100_000] if options.quick else [int(n) for n in options.rows.split(",")]
-    runs = []
+    runs = json.loads(options.add.read_text())["runs"] if options.add else []
+    sizes = [] if options.add else sizes
     for n_rows in sizes:
         with tempfile.TemporaryDirectory() as folder:
             source = (options.tables or Path(folder)) / f"t{n_rows}.parquet"

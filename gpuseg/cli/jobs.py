@@ -30,6 +30,7 @@ ASSIGN_PARAMETERS = (
     "row_scores",
     "warehouse",
     "backend",
+    "memory",
     "runs_dir",
     "log_format",
     *CSV_PARAMETERS,
@@ -44,7 +45,7 @@ WATCH_PARAMETERS = (
 BUCKETS_PARAMETERS = (
     "input_table", "input_query", "output_table", "columns", "model_name", "min_clusters",
     "max_clusters", "num_clusters", "ignore_columns", "numeric_columns", "rowid_column",
-    "transform", "warehouse", "backend", "runs_dir", *CSV_PARAMETERS,
+    "transform", "warehouse", "backend", "memory", "runs_dir", *CSV_PARAMETERS,
 )  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def buckets(
 
 
 @guarded
-@with_settings(("warehouse", "output_mode", *CSV_PARAMETERS))
+@with_settings(("warehouse", "output_mode", "memory", *CSV_PARAMETERS))
 def load(
     settings: Settings,
     file: Annotated[str, typer.Argument(help="A file, or a folder of Parquet parts.")],

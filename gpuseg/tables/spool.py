@@ -7,10 +7,12 @@ copied, and its pages come and go with the page cache.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.ipc
 
+from gpuseg.errors import SinkError
 from gpuseg.memory import room
 from gpuseg.memory.scratch import check_space, mapped, open_scratch
 
@@ -47,20 +49,28 @@ def _spooled(
     held: list[pa.RecordBatch], left: Iterable[pa.RecordBatch], schema: pa.Schema
 ) -> pa.Table:
     here = room()
-    file = open_scratch(here.folder, sum(batch.nbytes for batch in held))
-    sink = pa.PythonFile(file, mode="w")
-    # a stream, because unlike a file it may hold other dictionaries in each batch
-    with pa.ipc.new_stream(sink, schema) as writer:
-        while held:
-            writer.write_batch(held.pop(0))
-        for batch in left:
-            check_space(here.folder, batch.nbytes)
-            writer.write_batch(batch)
-    n_bytes = file.tell()
-    pages = mapped(file, n_bytes)
+    with open_scratch(here.folder, sum(batch.nbytes for batch in held)) as file:
+        sink = pa.PythonFile(file, mode="w")
+        # a stream, because unlike a file it may hold other dictionaries in each batch
+        with pa.ipc.new_stream(sink, schema) as writer:
+            while held:
+                _write(writer, held.pop(0), here.folder)
+            for batch in left:
+                _write(writer, batch, here.folder)
+        n_bytes = file.tell()
+        pages = mapped(file, n_bytes)
     here.in_files_bytes += n_bytes
     here.pager.watch(pages)
     return pa.ipc.open_stream(pa.py_buffer(pages)).read_all()
+
+
+def _write(writer: pa.RecordBatchWriter, batch: pa.RecordBatch, folder: Path) -> None:
+    check_space(folder, batch.nbytes)
+    try:
+        writer.write_batch(batch)
+    except OSError as error:
+        said = error.strerror or str(error).partition("\n")[0]
+        raise SinkError(f"a scratch file in '{folder}' could not be filled: {said}") from None
 
 
 def kept(column: pa.ChunkedArray, *, of: int) -> pa.ChunkedArray:
