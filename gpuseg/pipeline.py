@@ -29,7 +29,7 @@ from gpuseg.explain.surrogate import segment_tree
 from gpuseg.features import FeatureSettings, prepare, prepare_again
 from gpuseg.interrupts import after_publishing
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
-from gpuseg.outputs.checkpoint import Checkpoint, remove_checkpoint
+from gpuseg.outputs.checkpoint import Checkpoint
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs
@@ -89,7 +89,6 @@ def run(
     with model_lock(runs_dir, name):
         healed = finish_publication(runs_dir, name, warehouse=settings.warehouse)
         result = _run(settings, table, observer, keep)
-        remove_checkpoint(runs_dir, name)
     return replace(result, warnings=(*healed, *result.warnings))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,9 +21,11 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at sto
 def models_list(settings: Settings, *, as_json: AsJson = False) -> None:
     """List the stored models."""
     from gpuseg.outputs.models import describe_entry, list_models
-    from gpuseg.terminal import print_models
+    from gpuseg.outputs.publication import unfinished
+    from gpuseg.terminal import print_models, print_warnings
 
     entries = list_models(Path(settings.runs_dir))
+    print_warnings(unfinished(Path(settings.runs_dir)), sys.stderr)
     if as_json:
         emit_json([describe_entry(entry) for entry in entries])
     else:
