@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,9 +31,11 @@ ModelOnly = Annotated[
 def models_list(settings: Settings, *, as_json: AsJson = False) -> None:
     """List the stored models."""
     from gpuseg.outputs.models import describe_entry, list_models
-    from gpuseg.terminal import print_models
+    from gpuseg.outputs.publication import unfinished
+    from gpuseg.terminal import print_models, print_warnings
 
     entries = list_models(Path(settings.runs_dir))
+    print_warnings(unfinished(Path(settings.runs_dir)), sys.stderr)
     if as_json:
         emit_json([describe_entry(entry) for entry in entries])
     else:

@@ -42,7 +42,9 @@ CHECKPOINT = ".checkpoint"
 WORTH_SECONDS = 10.0
 
 #: How a file that is cut off, edited or of another version shows itself.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
+_UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile,
+)  # fmt: skip
 
 _Arrays = dict[str, np.ndarray]
 
@@ -126,7 +128,8 @@ class _Kept:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # opened here, because NumPy leaves a damaged file open
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 facts = json.loads(file["facts"].tobytes())
                 if facts["key"] == self._key():
                     return read(self._backend, facts, file)

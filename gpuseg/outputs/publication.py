@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpuseg.errors import GpusegError, ModelError, UnsureError
+from gpuseg.outputs.checkpoint import remove_checkpoint
 from gpuseg.outputs.durable import replace_file, sync_folder, writing
-from gpuseg.outputs.locking import ModelBusyError, model_lock
+from gpuseg.outputs.locking import ModelBusyError, is_busy, model_lock
 from gpuseg.outputs.manifest import MANIFEST
 from gpuseg.outputs.model_names import check_run_id, model_folder, refuse_link
 from gpuseg.outputs.models import champion, promote
@@ -136,6 +137,7 @@ def _publish(
         appeared = True  # from here on the run folder describes tables that are there
         promote(runs_dir, name, entry.run_id, how=entry.how)
         publishing.reached("promoted")
+        remove_checkpoint(runs_dir, name)
         _remove(journal)
 
     try:
@@ -209,15 +211,15 @@ def heal(runs_dir: Path, name: str, *, warehouse: str | None = None) -> tuple[st
         return ()
 
 
-def is_cut_off(runs_dir: Path, name: str) -> bool:
-    """Tell whether a publication of this model was cut off and waits to be finished."""
-    if not (model_folder(runs_dir, name) / JOURNAL).exists():
-        return False
-    try:
-        with model_lock(runs_dir, name):
-            return (model_folder(runs_dir, name) / JOURNAL).exists()
-    except ModelBusyError:
-        return False
+def unfinished(runs_dir: Path) -> tuple[str, ...]:
+    """Say of which models a publication was cut off and waits to be finished."""
+    names = sorted(journal.parent.name for journal in runs_dir.glob(f"*/{JOURNAL}"))
+    return tuple(
+        f"a run of the model '{name}' was cut off while its tables appeared; the next run of the "
+        "model finishes that"
+        for name in names
+        if not is_busy(runs_dir, name)
+    )
 
 
 # -- healing -----------------------------------------------------------------------------

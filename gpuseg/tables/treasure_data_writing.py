@@ -39,6 +39,7 @@ class _Side(NamedTuple):
     name: str
     id: Any
     is_new: bool  # the target was not there
+    n_rows: int
 
 
 class Transaction:
@@ -108,7 +109,7 @@ class Transaction:
         self, database: str, target: str, rows: pa.Table, schema: list[list[str]], *, is_new: bool
     ) -> None:
         remove_leftovers(self._client, database)
-        side = _Side(database, target, new_name(), None, is_new)
+        side = _Side(database, target, new_name(), None, is_new, rows.num_rows)
         self._sides.append(side)
         self._create(database, side.name)
         self._fill(database, side.name, rows, schema)
@@ -118,9 +119,9 @@ class Transaction:
     def mark(self, location: Location, *, append: bool) -> str:
         """Say which table has the name after `commit`, and of one that grows, its rows."""
         place = database, target = location.schema.lower(), location.table.lower()
-        sides = [str(side.id) for side in self._sides if (side.database, side.target) == place]
-        if sides:
-            return sides[0]  # a swap moves names, not ids
+        for side in self._sides:
+            if (side.database, side.target) == place:  # a swap moves names, not ids
+                return f"{side.id} {side.n_rows}" if append else str(side.id)
         with translated(self._site, SinkError):
             facts = tables_of(self._client, database).get(target)
             if facts is None:

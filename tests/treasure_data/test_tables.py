@@ -22,7 +22,16 @@ from gpuseg.errors import (
     TableNotFoundError,
 )
 from gpuseg.settings import Settings
-from gpuseg.tables import Output, check_output, load, locate, locate_warehouse, publish, read_table
+from gpuseg.tables import (
+    Output,
+    check_output,
+    load,
+    locate,
+    locate_warehouse,
+    mark,
+    publish,
+    read_table,
+)
 from gpuseg.tables import treasure_data_import as bulk
 from gpuseg.tables import treasure_data_types as types
 from gpuseg.tables.input import peek_input, read_input
@@ -259,6 +268,20 @@ def test_write_replace_and_append(db):
         "customer": "string", "spend": "double", "visits": "long",
     }  # fmt: skip
     assert "POST /v3/table/delete/*/*" in db.calls()
+
+
+@pytest.mark.parametrize("append", [False, True])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_one_can_tell_later_whether_a_table_has_appeared(db, append, is_there):
+    if is_there:
+        put("shop.out", people(4))
+    before, seen = mark(td("shop.out"), append=append), []
+    publish([Output(td("shop.out"), people(2), append)], first=seen.extend)
+    assert seen[0].before == before != seen[0].after
+    now = mark(td("shop.out"), append=append)
+    assert now == seen[0].after
+    put("shop.out", people(1), append=append)
+    assert mark(td("shop.out"), append=append) != now
 
 
 def test_an_empty_result_is_an_empty_table_with_its_columns(db):
