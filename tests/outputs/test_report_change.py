@@ -109,10 +109,12 @@ def test_bands_fill_their_nodes_and_nothing_overlaps(pairs):
 @given(PAIRS)
 def test_bands_are_as_high_as_their_rows(pairs):
     data = flow_chart(migration(pairs), [])["data"]
-    heights = {(f["from"][1] - f["from"][0]) / f["n"] for f in data["flows"] if f["n"] > 100}
-    heights |= {(f["to"][1] - f["to"][0]) / f["n"] for f in data["flows"] if f["n"] > 100}
-    if heights:
-        assert max(heights) == pytest.approx(min(heights), rel=0.1, abs=2e-7)
+    sides = [[n for n in data["nodes"] if n["side"] == side] for side in (0, 1)]
+    scales = [sum(n["bottom"] - n["top"] for n in nodes) / sum(pairs.values()) for nodes in sides]
+    assert scales[0] == pytest.approx(scales[1], rel=1e-3)
+    for flow in data["flows"]:
+        for begin, end in (flow["from"], flow["to"]):
+            assert end - begin == pytest.approx(flow["n"] * scales[0], abs=1e-4)
 
 
 def test_todays_segments_keep_their_colours_and_the_others_take_what_is_left():
