@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SUITES = ("silhouette", "intervals", "kmeans", "shap_means", "whole_run")
+SUITES = ("silhouette", "intervals", "kmeans", "shap_means", "whole_run", "scale")
 ON_A_GPU = ("gpu",)  # when asked for
 
 

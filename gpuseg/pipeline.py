@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from gpuseg import rooms
 from gpuseg.activation import (
@@ -21,6 +24,7 @@ from gpuseg.clustering.placing import place
 from gpuseg.errors import GateRefusedError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.interrupts import after_publishing
+from gpuseg.memory import working_within
 from gpuseg.nightly.gate import gated, refusal
 from gpuseg.nightly.identity import continued, means_of_earlier
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
@@ -41,6 +45,7 @@ from gpuseg.outputs.reuse import (
     stored_model,
 )
 from gpuseg.outputs.sketch import Sketch, sketch
+from gpuseg.outputs.unchanged import unchanged_result
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.stages import Deadline, Observer, Stages
@@ -48,7 +53,24 @@ from gpuseg.tables import Output, locate, publish
 from gpuseg.tables import load as load_file
 from gpuseg.tables.input import csv_options, read_input
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
+
+def within_memory(
+    work: Callable[Concatenate[Settings, Given], Result],
+) -> Callable[Concatenate[Settings, Given], Result]:
+    """Let work keep to the memory that its settings allow."""
+
+    @functools.wraps(work)
+    def kept(settings: Settings, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with working_within(settings.memory):
+            return work(settings, *args, **kwargs)
+
+    return kept
+
+
+@within_memory
 def run(
     settings: Settings,
     *,
@@ -82,7 +104,11 @@ def run(
     # before anything is read: whoever has to wait shall know it at once
     with model_lock(runs_dir, name):
         healed = finish_publication(runs_dir, name, warehouse=settings.warehouse)
-        result = _run(settings, table, observer, keep, past)
+        try:
+            result = _run(settings, table, observer, keep, past)
+        except GateRefusedError:  # it has come to its end
+            remove_checkpoint(runs_dir, name)
+            raise
         remove_checkpoint(runs_dir, name)
     return replace(result, warnings=(*healed, *result.warnings))
 
@@ -105,6 +131,10 @@ def _run(
     rows = rooms.read(settings, table, destinations, stages)
     if audience is not None:
         audience.check_rows(rows)
+    if keep and model is not None:
+        result = unchanged_result(settings, rows, model, destinations, stages.costs)
+        if result is not None:
+            return result
     is_fit = keep and model is None
     earlier = earlier_model(settings, rows, past) if is_fit else EarlierModel()
 
@@ -181,6 +211,7 @@ def _segmented(
     return result, sketch(backend, table, features, choice.fit, swept)
 
 
+@within_memory
 def assign(
     settings: Settings,
     *,
@@ -209,15 +240,7 @@ def assign(
     stages = Stages(observer)
 
     rows = rooms.read(settings, table, destinations, stages)
-
-    def placed(engine: Engine) -> Segmentation:
-        features = rooms.prepare(settings, engine.backend, rows, model, stages)
-        with stages.stage("place") as stage:
-            fit = place(engine.backend, features.X, model.centroids, progress=stage.progress)
-            stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
-        return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
-
-    result = engine.where_it_fits(placed)
+    result = place_rows(settings, engine, rows, model, stages)
     result = replace(result, warnings=(*healed, *result.warnings))
     if settings.output_table is None:
         return result
@@ -227,6 +250,22 @@ def assign(
     return replace(result, output_table=settings.output_table)
 
 
+def place_rows(
+    settings: Settings, engine: Engine, rows: Table, model: StoredModel, stages: Stages
+) -> Segmentation:
+    """Prepare and place rows that are in memory; nothing is written."""
+
+    def placed(engine: Engine) -> Segmentation:
+        features = rooms.prepare(settings, engine.backend, rows, model, stages)
+        with stages.stage("place") as stage:
+            fit = place(engine.backend, features.X, model.centroids, progress=stage.progress)
+            stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
+        return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
+
+    return engine.where_it_fits(placed)
+
+
+@within_memory
 def buckets(
     settings: Settings,
     *,
@@ -285,7 +324,8 @@ def load(file: str, table: str, settings: Settings) -> Table:
     """Put a file, or a folder of Parquet parts, into a table of the warehouse."""
     source = locate(file, warehouse=settings.warehouse)
     target = locate(table, warehouse=settings.warehouse)
-    return load_file(source, target, append=settings.appends, csv=csv_options(settings))
+    with working_within(settings.memory):
+        return load_file(source, target, append=settings.appends, csv=csv_options(settings))
 
 
 def push_audience(settings: Settings) -> PushReport:

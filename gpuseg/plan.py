@@ -14,8 +14,10 @@ from gpuseg.backends.select import in_host_memory, select_backend
 from gpuseg.clustering.sweep import silhouette_work
 from gpuseg.device_memory import DeviceWork, device_plan, free_device_bytes
 from gpuseg.errors import DataError
+from gpuseg.memory.budget import memory_bytes
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.reuse import encoder_of
+from gpuseg.plan_memory import MemoryWork, memory_of_stages, scratch_words
 from gpuseg.records import Segmentation, Table, no_progress
 from gpuseg.settings import Settings
 from gpuseg.tables.input import input_location, peek_input
@@ -38,9 +40,6 @@ READ_BYTES_PER_SECOND = {"csv": 30e6, "jsonl": 8e6}
 READ_BYTES_PER_SECOND_ELSE = 200e6
 WRITE_BYTES_PER_SECOND = 50e6
 REPORT_SECONDS = 3.5
-
-#: Python, the libraries and the compiled kernels, before any data.
-BASE_BYTES = 350 * 2**20
 
 
 class StagePlan(NamedTuple):
@@ -109,7 +108,11 @@ def make_plan(settings: Settings) -> Plan:
         backend_reason=large.backend_reason,
         columns=tuple(tuple(row.values()) for row in large.columns.to_pylist()),
         stages=stages,
-        warnings=(*_warnings(seen, len(large.labels)), *too_much),
+        warnings=(
+            *_warnings(seen, len(large.labels)),
+            *scratch_words(memory_work(settings, seen, large), memory_bytes(settings.memory)),
+            *too_much,
+        ),
     )
 
 
@@ -122,41 +125,51 @@ def _stages(
     settings: Settings, seen: TableSummary, small: Segmentation, large: Segmentation
 ) -> tuple[StagePlan, ...]:
     n, d = seen.n_rows, large.n_features
-    labels_bytes = 4 * n * len(settings.k_values)
-    sums_bytes = 8 * n * sum(settings.k_values)
-    matrix_bytes = 4 * n * d
-    resident = BASE_BYTES + seen.n_bytes
+    memory = memory_of_stages(memory_work(settings, seen, large), memory_bytes(settings.memory))
     work = silhouette_work(n, d, settings.sample_size)
-    exact = "exact" if work.n_scored == n else f"sampled: {work.n_scored:,} rows"
-    sweep_memory = resident + 3 * matrix_bytes + labels_bytes + sums_bytes
+    exact = "exact" if work.is_exact else f"sampled: up to {work.n_scored:,} rows"
     bounded = min(n, ROWS_THAT_COUNT)
     pair_seconds = work.multiply_adds / _pair_rate(settings, d)
     return (
-        StagePlan("read", resident, _read_seconds(settings, seen), _mebibytes(seen.n_bytes)),
+        StagePlan("read", memory["read"], _read_seconds(settings, seen), _mebibytes(seen.n_bytes)),
         StagePlan(
             "prepare",
-            resident + 2 * matrix_bytes,
+            memory["prepare"],
             _extended("prepare", small, large, n),
             f"{d} features",
         ),
         StagePlan(
             "sweep",
-            sweep_memory,
+            memory["sweep"],
             _extended("sweep", small, large, bounded) + pair_seconds,
             f"k = {settings.k_values[0]} to {settings.k_values[-1]}, silhouette {exact}",
         ),
         StagePlan(
             "explain",
-            resident + 2 * matrix_bytes + labels_bytes,
+            memory["explain"],
             _extended("explain", small, large, bounded),
             "forest, SHAP, profiles, rules",
         ),
         StagePlan(
             "publish",
-            resident + seen.n_bytes,
+            memory["publish"],
             REPORT_SECONDS + seen.n_bytes / WRITE_BYTES_PER_SECOND,
             "report, then staged, checked, swapped",
         ),
+    )
+
+
+def memory_work(settings: Settings, seen: TableSummary, trial: Segmentation) -> MemoryWork:
+    """Return what a run would have to hold, as far as a trial shows it."""
+    work = silhouette_work(seen.n_rows, trial.n_features, settings.sample_size)
+    return MemoryWork(
+        n_rows=seen.n_rows,
+        table_bytes=seen.n_bytes,
+        n_columns=len(seen.columns),
+        n_encoded=len(encoder_of(trial.model).feature_names),
+        n_features=trial.n_features,
+        k_values=tuple(settings.k_values),
+        n_scored=work.n_scored,
     )
 
 

@@ -8,13 +8,17 @@ tables that leave the house are always Arrow tables on the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from gpuseg.memory import room
 
 if TYPE_CHECKING:  # importing gpuseg must stay quick
     import pyarrow as pa
 
     from gpuseg.change import Change, Footprint, Lineage, Verdict
+#: Values that are put in another order at a time.
+_BLOCK_ROWS = 1 << 22
 
 #: A NumPy or a CuPy array; which one is the backend's business.
 Array = Any
@@ -110,6 +114,28 @@ class Table:
         """Number of rows."""
         return int(self.arrow.num_rows)
 
+    def take(self, rows: Any) -> Table:
+        """Return some rows of the table.
+
+        Arrow's own take puts each column together first, which is a copy of the whole table.
+
+        Parameters
+        ----------
+        rows : array of shape (m,), int64, ascending
+        """
+        import numpy as np
+        import pyarrow as pa
+
+        batches = self.arrow.to_batches()
+        edges = np.cumsum([0, *(batch.num_rows for batch in batches)])
+        cuts = np.searchsorted(rows, edges).tolist()
+        taken = [
+            batch.take(pa.array(rows[a:b] - start))
+            for batch, start, a, b in zip(batches, edges.tolist(), cuts, cuts[1:], strict=False)
+            if a < b
+        ]
+        return replace(self, arrow=pa.Table.from_batches(taken, self.arrow.schema), source=None)
+
 
 # -- features ----------------------------------------------------------------
 
@@ -166,9 +192,25 @@ class FeatureMatrix:
 
     def in_table_order(self, values: Any) -> Any:
         """Return host values of the rows of `X`, (n_samples,), in the table's order."""
-        result = values.copy()
-        result[self.order] = values
+        result = room().empty(len(values), values.dtype)
+        for start in range(0, len(values), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
+            result[self.order[rows]] = values[rows]
         return result
+
+    def fair_sample(self, n_rows: int) -> tuple[Any, Any]:
+        """Return `n_rows` rows that depend on their content alone, in the order of the table.
+
+        Returns
+        -------
+        in_table : host array of shape (n_rows,), int64, ascending
+            Where they are in the table.
+        in_matrix : host array of shape (n_rows,), int64
+            Where they are in `X`.
+        """
+        first = self.order[:n_rows]
+        in_matrix = first.argsort(kind="stable")
+        return first[in_matrix], in_matrix
 
 
 # -- clustering --------------------------------------------------------------
@@ -181,7 +223,7 @@ class KMeansFit(NamedTuple):
     """
 
     centroids: Array  # (n_clusters, n_features) float32
-    labels: Array  # (n_samples,) int32
+    labels: Array  # (n_samples,) int32; on the host, of many rows, also uint8
     inertia: float  # sum of squared distances to the nearest centroid, float64
     n_iter: int
 
@@ -403,6 +445,7 @@ class Segmentation:
     #: by position, ascending; () stands for 0 to n_clusters - 1
     cluster_ids: tuple[int, ...] = ()
     lineage: Lineage | None = None  # None when there was no earlier model
+    unchanged: bool = False  # nothing was done: all that an earlier run left still stands
 
     gate: Verdict | None = None  # None when nothing was to be published
     #: the run whose model was current and is continued, or whose model placed the rows

@@ -13,7 +13,7 @@ from gpuseg.clustering.earlier_score import earlier_silhouette
 from gpuseg.clustering.placing import place, score_placed
 from gpuseg.errors import GpusegError, SinkError
 from gpuseg.explain.explain import explain as explain_choice
-from gpuseg.explain.rule_columns import rule_columns
+from gpuseg.explain.rule_columns import rule_columns, told_rows
 from gpuseg.explain.rules import find_rules
 from gpuseg.explain.surrogate import segment_tree
 from gpuseg.features import FeatureSettings, prepare_again
@@ -168,8 +168,8 @@ def explain(
             random_state=settings.random_state,
             progress=part(stage.progress, 0.0, 0.9),
         )
-        columns = rule_columns(features, table)
-        labels = features.in_table_order(backend.to_host(choice.fit.labels))
+        told = told_rows(features, table, backend.to_host(choice.fit.labels))
+        columns, labels = rule_columns(features, told.table), told.labels
         rules = find_rules(
             columns,
             labels,
@@ -180,6 +180,7 @@ def explain(
         ids = public_ids(labels, choice.cluster_ids)
         tree = segment_tree(columns, ids, random_state=settings.random_state)
         stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
+    explanation = replace(explanation, notes=explanation.notes + told.notes)
     return with_public_ids(Explained(explanation, rules, tree), choice.cluster_ids)
 
 

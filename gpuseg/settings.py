@@ -88,6 +88,9 @@ class Settings:
         None, "Column that identifies a row; never used for clustering."
     )
     # -- beyond the notebook ---------------------------------------------------------
+    watermark_column: str | None = _parameter(
+        None, "Column that grows with each new row, such as a time: where gpuseg watch goes on."
+    )
     input_query: str | None = _parameter(
         None, "SELECT whose rows are segmented, run in the warehouse; instead of --input-table."
     )

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from gpuseg.outputs.one_line import one_line
 from gpuseg.outputs.wording import apart, day
 
 if TYPE_CHECKING:
@@ -136,11 +137,6 @@ def print_table(
     _console(stream).print(_table(title, columns, rows))
 
 
-def print_warnings(warnings: Iterable[str], stream: TextIO) -> None:
-    """Print one line for each warning."""
-    stream.writelines(f"warning: {warning}\n" for warning in warnings)
-
-
 def print_segmentation(
     result: Segmentation, stream: TextIO, *, hide_table_contents: bool = False
 ) -> None:
@@ -167,6 +163,7 @@ def print_segmentation(
     for what, where in places:
         if where:
             console.print(Text(f"{what:<8} {where}"), soft_wrap=True)
+    console.print(Text(one_line(result)), soft_wrap=True)
 
 
 def _k_table(k_scores: Iterable[Mapping[str, Any]]) -> RichTable:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "gpuseg"
 
 #: Who may import whom: a room imports from its own line or from lines above.
 LAYERS = [
-    {"errors", "interrupts", "redaction"},
+    {"errors", "interrupts", "redaction", "memory"},
     {"records", "change"},
     {"settings", "config", "stages", "tables", "backends"},
     {"features", "clustering"},
@@ -23,8 +23,8 @@ LAYERS = [
     {"activation"},
     {"doctor", "rooms"},
     {"pipeline", "estimator"},
-    {"plan", "api", "device_memory", "watch"},
-    {"terminal", "terminal_models"},
+    {"plan", "plan_memory", "api", "device_memory", "watch"},
+    {"terminal", "terminal_models", "observing"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

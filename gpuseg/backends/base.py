@@ -95,13 +95,15 @@ class Backend(Protocol):
             rows are a fair sample also of a table with many repetitions.
         """
 
-    def matrix(self, features: Sequence[Array]) -> Array:
+    def matrix(self, features: Sequence[Array], order: Any | None = None) -> Array:
         """Return features as an array of shape (n_samples, n_features), float32, C order.
 
         Parameters
         ----------
         features
             Arrays of shape (k, n_samples), float32; k may differ.
+        order : host array of shape (n_samples,), int64, optional
+            A permutation: row i of the result is row ``order[i]`` of the features.
 
         Raises
         ------

@@ -16,7 +16,9 @@ from threadpoolctl import threadpool_limits
 
 from gpuseg.backends.base import Backend
 from gpuseg.backends.content_order import content_order
+from gpuseg.backends.cpu import by_buckets
 from gpuseg.backends.cpu.threads import in_threads
+from gpuseg.memory import room
 from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans, Table
 
 if TYPE_CHECKING:
@@ -60,13 +62,19 @@ class NumPyBackend:
 
     def row_order(self, features: Sequence[Array]) -> Array:
         """Return an order of the rows that depends on their content alone."""
+        if features and features[0].shape[1] >= by_buckets.MANY_ROWS:
+            return by_buckets.content_order_by_buckets(features)
         order: Array = content_order(features, np)
         return order
 
-    def matrix(self, features: Sequence[Array]) -> Array:
+    def matrix(self, features: Sequence[Array], order: Array | None = None) -> Array:
         """Return features as an array of shape (n_samples, n_features), float32, C order."""
         n_samples = features[0].shape[1] if features else 0
-        X = np.empty((n_samples, sum(len(block) for block in features)), dtype=np.float32)
+        if order is not None:
+            if n_samples >= by_buckets.MANY_ROWS:
+                return by_buckets.matrix_by_buckets(features, order)
+            features = [block[:, order] for block in features]
+        X = room().empty((n_samples, sum(len(block) for block in features)), np.float32)
         # block by block, so that the rows being filled stay in the cache
         for rows in _blocks(n_samples, 1024):
             first = 0
@@ -105,7 +113,7 @@ class NumPyBackend:
         """Return ``(X - mean) @ components.T`` as float32, each row for itself."""
         from gpuseg.backends.cpu.projection import project_rows
 
-        scores = np.empty((len(X), len(components)), dtype=np.float32)
+        scores = room().empty((len(X), len(components)), np.float32)
         by_feature = np.ascontiguousarray(components.T, dtype=np.float64)
 
         def project_block(rows: slice) -> None:

@@ -10,6 +10,30 @@ import numpy as np
 MIN_ROWS_PER_CLUSTER = 30
 
 
+#: Labels that are looked at a time.
+BLOCK_ROWS = 1 << 20
+
+
+def count_labels(labels: np.ndarray, n_labels: int) -> np.ndarray:
+    """Return how many rows have each label, (n_labels,) int64, without a copy of the labels."""
+    counts = np.zeros(n_labels, dtype=np.int64)
+    for start in range(0, len(labels), BLOCK_ROWS):
+        counts += np.bincount(labels[start : start + BLOCK_ROWS], minlength=n_labels)
+    return counts
+
+
+def first_members(labels: np.ndarray, label: int, n_rows: int) -> np.ndarray:
+    """Return the first rows of a label, at most `n_rows` of them, ascending."""
+    found: list[np.ndarray] = []
+    for start in range(0, len(labels), BLOCK_ROWS):
+        found.append(start + np.flatnonzero(labels[start : start + BLOCK_ROWS] == label))
+        n_rows -= len(found[-1])
+        if n_rows <= 0:
+            found[-1] = found[-1][: len(found[-1]) + n_rows]
+            break
+    return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+
 def stratified_rows(labels: np.ndarray, n_clusters: int, n_rows: int) -> np.ndarray:
     """Take about `n_rows` rows, each cluster by its share and none left out.
 
@@ -28,10 +52,9 @@ def stratified_rows(labels: np.ndarray, n_clusters: int, n_rows: int) -> np.ndar
     if n_rows >= len(labels):
         return np.arange(len(labels))
     parts = []
-    for cluster in range(n_clusters):
-        members = np.flatnonzero(labels == cluster)
-        quota = max(MIN_ROWS_PER_CLUSTER, n_rows * len(members) // len(labels))
-        parts.append(members[:quota])
+    for cluster, size in enumerate(count_labels(labels, n_clusters).tolist()):
+        quota = max(MIN_ROWS_PER_CLUSTER, n_rows * size // len(labels))
+        parts.append(first_members(labels, cluster, quota))
     return np.sort(np.concatenate(parts))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from gpuseg.cli.command import AsJson, emit, emit_json, guarded, with_settings
+from gpuseg.cli.reporting import reporter
 from gpuseg.settings import Settings
 
 app = typer.Typer(
@@ -33,10 +33,10 @@ def audience_push(
 ) -> None:
     """Bring the segments of an output table into a master segment; safe to repeat."""
     from gpuseg import pipeline
-    from gpuseg.terminal import print_push, print_warnings
+    from gpuseg.terminal import print_push
 
     pushed = (pipeline.plan_audience if dry_run else pipeline.push_audience)(settings)
-    print_warnings(pushed.notes, sys.stderr)
+    reporter(settings.log_format).warn(pushed.notes)
     if as_json:
         emit_json(pushed.as_dict())
     else:

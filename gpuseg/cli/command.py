@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import logging
 import os
 import sys
 import traceback
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from gpuseg.cli.reporting import Reporter, bring_in_logging, reporter_before
 from gpuseg.errors import GpusegError, SinkError
 from gpuseg.interrupts import ending_cleanly
-from gpuseg.redaction import redact_text
 from gpuseg.settings import PARAMETERS, Settings, base_type, resolve
 
 if TYPE_CHECKING:
@@ -38,21 +37,23 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """Map every error to its exit code; tracebacks are shown with ``--debug`` only."""
 
     def call(*, debug: bool = False, **options: Any) -> None:
-        level = logging.INFO if debug else logging.ERROR
-        logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
+        shown = reporter_before(options)
+        bring_in_logging(shown, debug=debug)
         try:
             with ending_cleanly():
                 command(**options)
         except GpusegError as error:
-            _fail(str(error), error.exit_code, debug)
+            _fail(shown, str(error), error.exit_code, debug)
         except KeyboardInterrupt as interrupt:
-            _fail(str(interrupt) or "interrupted; nothing was published", INTERRUPTED, debug)
+            said = str(interrupt) or "interrupted; nothing was published"
+            _fail(shown, said, INTERRUPTED, debug)
         except MemoryError:
-            _fail("out of memory; `gpuseg plan` says what each stage needs", 4, debug)
+            _fail(shown, "out of memory; `gpuseg plan` says what each stage needs", 4, debug)
         except typer.Exit:
             raise
         except Exception as error:
             _fail(
+                shown,
                 f"unexpected {type(error).__name__}: {error}\nThis is a bug in gpuseg; run it "
                 "again with --debug and report the traceback",
                 GpusegError.exit_code,
@@ -163,11 +164,8 @@ def _past_run(where: Path) -> PastRun:
     return read_past_run(where)
 
 
-def _fail(message: str, exit_code: int, debug: bool) -> NoReturn:
-    if debug:
-        traceback.print_exc()
-    # the rooms keep credentials out of their messages; this is for what they overlook
-    sys.stderr.write(f"gpuseg: {redact_text(message)}\n")
+def _fail(shown: Reporter, message: str, exit_code: int, debug: bool) -> NoReturn:
+    shown.fail(message, exit_code, traceback.format_exc() if debug else "")
     raise typer.Exit(exit_code)
 
 

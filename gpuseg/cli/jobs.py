@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpuseg.cli.command import AsJson, Quiet, emit, emit_json, guarded, with_settings
+from gpuseg.cli.reporting import reporter
 from gpuseg.errors import GateRefusedError, GpusegError, SettingsError
 from gpuseg.interrupts import after_publishing
 from gpuseg.settings import PARAMETERS, Settings
 
 if TYPE_CHECKING:
     from gpuseg.records import Segmentation
-    from gpuseg.terminal import Watcher
+    from gpuseg.stages import Observer
 
 Plots = Annotated[Path | None, typer.Option("--plots", help="Folder for a picture per column.")]
 
@@ -31,9 +31,15 @@ ASSIGN_PARAMETERS = (
     "warehouse",
     "backend",
     "runs_dir",
+    "log_format",
     *CSV_PARAMETERS,
 )
 
+
+WATCH_PARAMETERS = (
+    "input_table", "output_table", "model_name", "rowid_column", "watermark_column",
+    "row_scores", "warehouse", "backend", "runs_dir", "log_format", *CSV_PARAMETERS,
+)  # fmt: skip
 
 BUCKETS_PARAMETERS = (
     "input_table", "input_query", "output_table", "columns", "model_name", "min_clusters",
@@ -53,13 +59,19 @@ def run(
 ) -> None:
     """Segment a table: read, prepare, sweep, choose, explain, publish."""
     from gpuseg import pipeline
+    from gpuseg.observing.metrics import measured
+    from gpuseg.outputs.reuse import name_before_reading
 
-    try:
-        result = pipeline.run(settings, observer=_watcher(quiet), past=past)
-    except GateRefusedError as refusal:
-        if as_json and refusal.result is not None:
-            _emit_summary(refusal.result, settings)
-        raise
+    with measured(settings.metrics_file, lambda: name_before_reading(settings, None)) as meter:
+        try:
+            result = pipeline.run(settings, observer=_observer(settings, quiet), past=past)
+        except GateRefusedError as refusal:
+            if as_json and refusal.result is not None:
+                _emit_summary(refusal.result, settings)
+            raise
+    with after_publishing():
+        meter.done(result)
+        reporter(settings.log_format).warn(meter.problems)
     _show(result, settings, as_json)
 
 
@@ -71,7 +83,42 @@ def assign(settings: Settings, *, as_json: AsJson = False, quiet: Quiet = False)
 
     if settings.output_table is None:
         raise SettingsError("nowhere to put the rows: give --output-table (db.table or a file)")
-    _show(pipeline.assign(settings, observer=_watcher(quiet)), settings, as_json)
+    _show(pipeline.assign(settings, observer=_observer(settings, quiet)), settings, as_json)
+
+
+@guarded
+@with_settings(WATCH_PARAMETERS)
+def watch(
+    settings: Settings,
+    *,
+    interval: Annotated[
+        float | None, typer.Option(help="Look again and again, this many seconds apart.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Place rows that are not in the output yet with the current model, exactly once."""
+    from gpuseg.watch import Round, Watch
+    from gpuseg.watch import watch as watch_on
+
+    if once is (interval is not None):
+        raise SettingsError("give --interval SECONDS to go on, or --once for a single look")
+    if interval is not None and not interval > 0:
+        raise SettingsError(f"interval is {interval:g}; it must be more than 0 seconds")
+
+    def show(found: Round) -> None:
+        if as_json:
+            emit_json(found.as_dict())
+        elif found.n_rows:
+            emit(lambda out: out.write(f"{found.summary}\n"))
+
+    warn = reporter(settings.log_format).warn
+    if interval is not None:
+        watch_on(settings, interval, placed=show, say=lambda sentence: warn((sentence,)))
+        return
+    found = Watch(settings).round()
+    warn(found.warnings)
+    show(found)
 
 
 @guarded
@@ -100,10 +147,10 @@ def buckets(
     """Suggest groupings of single columns (age, spend, months), also for a model's segments."""
     from gpuseg import pipeline
     from gpuseg.outputs.bucket_results import buckets_summary
-    from gpuseg.terminal import print_buckets, print_warnings
+    from gpuseg.terminal import print_buckets
 
-    report = pipeline.buckets(settings, plots=plots, observer=_watcher(quiet))
-    print_warnings(report.warnings, sys.stderr)
+    report = pipeline.buckets(settings, plots=plots, observer=_observer(settings, quiet))
+    reporter(settings.log_format).warn(report.warnings)
     if as_json:
         emit_json(buckets_summary(report))
     else:
@@ -127,7 +174,7 @@ def load(
         emit_json({"table": table, "n_rows": loaded.n_rows, "notes": list(loaded.notes)})
         return
     for note in loaded.notes:
-        sys.stderr.write(f"{note}\n")
+        reporter(settings.log_format).note(note)
     emit(lambda out: out.write(f"{loaded.n_rows:,} rows in {table}\n"))
 
 
@@ -151,7 +198,8 @@ def report(
     else:
         emit(lambda out: out.write(f"{page}\n"))
     if open_it and not _open(page):
-        sys.stderr.write(f"no browser could be started here; open {page} yourself\n")
+        note = f"no browser could be started here; open {page} yourself"
+        reporter(settings.log_format).note(note)
 
 
 def _open(page: Path) -> bool:
@@ -175,10 +223,8 @@ def doctor(*, as_json: AsJson = False) -> None:
         raise typer.Exit(GpusegError.exit_code)
 
 
-def _watcher(quiet: bool) -> Watcher | None:
-    from gpuseg.terminal import Watcher
-
-    return None if quiet else Watcher(sys.stderr)
+def _observer(settings: Settings, quiet: bool) -> Observer | None:
+    return None if quiet else reporter(settings.log_format).observer()
 
 
 def _emit_summary(result: Segmentation, settings: Settings) -> None:
@@ -188,9 +234,9 @@ def _emit_summary(result: Segmentation, settings: Settings) -> None:
 
 
 def _show(result: Segmentation, settings: Settings, as_json: bool) -> None:
-    from gpuseg.terminal import print_segmentation, print_warnings
+    from gpuseg.terminal import print_segmentation
 
-    print_warnings(result.warnings, sys.stderr)
+    reporter(settings.log_format).warn(result.warnings)
     hide = settings.hide_table_contents
     with after_publishing():
         if as_json:
@@ -200,4 +246,4 @@ def _show(result: Segmentation, settings: Settings, as_json: bool) -> None:
 
 
 #: In the order of the help page; the doctor comes after the groups of commands.
-COMMANDS = (run, assign, plan, buckets, load, report)
+COMMANDS = (run, assign, watch, plan, buckets, load, report)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuseg.backends.base import Backend
+from gpuseg.backends.sample import count_labels
 from gpuseg.clustering.proposals import Centres, propose
 from gpuseg.clustering.seeding import Seeder
 from gpuseg.clustering.steps_in_time import lloyd_in_time
@@ -317,7 +318,7 @@ def _different(fits: Sequence[KMeansFit]) -> list[KMeansFit]:
 
 def _centres(backend: Backend, fit: KMeansFit) -> Centres:
     labels = backend.to_host(fit.labels)
-    sizes = np.bincount(labels, minlength=len(fit.centroids))
+    sizes = count_labels(labels, len(fit.centroids))
     return Centres(backend.to_host(fit.centroids), sizes)
 
 

@@ -18,7 +18,7 @@ from gpuseg.backends.base import Backend
 from gpuseg.clustering.estimation import Estimates, Floats, Sample, estimate
 from gpuseg.clustering.scores import cluster_sizes
 from gpuseg.clustering.silhouette import Segmentations
-from gpuseg.records import Progress, no_progress
+from gpuseg.records import Progress, no_progress, part
 from gpuseg.stages import NO_DEADLINE, Deadline
 
 #: A sampled cluster is judged on at least this many of its rows (all, if it has fewer).
@@ -29,7 +29,7 @@ MIN_ROWS_PER_CLUSTER = 30
 TARGET_STDERR = 0.005
 
 #: Positions of rows, (r,), ascending -> their silhouettes in all segmentations, (m, r).
-ScoreRows = Callable[[npt.NDArray[np.int64]], Floats]
+ScoreRows = Callable[[npt.NDArray[np.int64], Progress], Floats]
 
 
 class Frame(NamedTuple):
@@ -106,6 +106,7 @@ def score_in_rounds(
     ends: Sequence[int],
     *,
     eligible: Sequence[int],
+    trial: int | None = None,
     deadline: Deadline = NO_DEADLINE,
     progress: Progress = no_progress,
 ) -> Sampled:
@@ -117,24 +118,27 @@ def score_in_rounds(
         How many of the first rows are scored after each round, ascending.
     eligible
         Which segmentations may win.
+    trial
+        Begin with so many rows, to learn how long a round takes; what they say ends nothing.
     deadline
         No round is begun that would not end before; the first one always is.
     """
+    steps = ends if trial is None or trial >= ends[0] else (trial, *ends)
     values = np.full(frame.screens.shape, np.nan)
     is_added, done = frame.added.any(axis=0), np.zeros(len(frame.rows), bool)
     pace, is_cut = 0.0, False
-    for number, end in enumerate(ends):
+    for number, end in enumerate(steps):
         new = ((frame.rows < end) | is_added) & ~done
         if number and not deadline.allows(pace * int(new.sum())):
             is_cut = True
             break
         begin = time.monotonic()
-        values[:, new] = score_rows(frame.rows[new])
+        shown = part(progress, done.sum() / ends[-1], min(1.0, end / ends[-1]))
+        values[:, new] = score_rows(frame.rows[new], shown)
         pace = (time.monotonic() - begin) / max(int(new.sum()), 1)
         done |= new
         estimates = estimate(_samples(frame, values, done, end))
-        progress(end / ends[-1])
-        if _is_clear(estimates, eligible, len(ends)):
+        if end in ends and _is_clear(estimates, eligible, len(ends)):
             break
     progress(1.0)
     rivals = tuple(

@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from gpuseg.backends.base import Backend
+from gpuseg.backends.sample import BLOCK_ROWS, count_labels
+from gpuseg.memory import room
 from gpuseg.records import Array, KMeansFit
 
 
 def cluster_sizes(xp: Any, labels: Array, n_clusters: int) -> np.ndarray:
     """Return the number of rows of each cluster, (n_clusters,) int64, on the host."""
+    if xp is np:
+        return count_labels(labels, n_clusters)
     counts = xp.bincount(labels, minlength=n_clusters)
     return np.asarray(counts.get() if hasattr(counts, "get") else counts, dtype=np.int64)
+
+
+def side_by_side(backend: Backend, labels: Iterable[Array]) -> Array:
+    """Return labels of several segmentations as one array, (m, n_samples).
+
+    It is int32, or as short as the labels are where they come as short from k-means because
+    memory is.
+    """
+    held = list(labels)
+    xp, kinds = backend.xp, {np.dtype(of_k.dtype) for of_k in held}
+    short = xp is np and kinds == {np.dtype(np.uint8)}
+    if xp is not np:
+        return xp.stack([of_k.astype(xp.int32) for of_k in held])
+    matrix: Array = room().empty((len(held), len(held[0])), np.uint8 if short else np.int32)
+    for own, of_k in zip(matrix, held, strict=True):
+        own[:] = of_k
+    return matrix
+
+
+def mean_distances(
+    backend: Backend, labels: Array, sq_distances: Array, sizes: np.ndarray
+) -> np.ndarray:
+    """Return the mean distance of each cluster's rows to its centroid, (n_clusters,) float64.
+
+    Parameters
+    ----------
+    labels, sq_distances : Arrays of shape (n_samples,)
+    sizes : array of shape (n_clusters,)
+    """
+    sums = np.zeros(len(sizes))
+    for start in range(0, len(labels), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        distances = np.sqrt(backend.to_host(sq_distances[rows]).astype(np.float64))
+        sums += np.bincount(backend.to_host(labels[rows]), weights=distances, minlength=len(sizes))
+    means: np.ndarray = sums / np.maximum(sizes, 1)
+    return means
 
 
 def calinski_harabasz(fit: KMeansFit, sizes: np.ndarray, total_inertia: float) -> float:

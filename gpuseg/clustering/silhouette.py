@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from gpuseg.backends.base import Backend
 from gpuseg.clustering.estimation import Sample, estimate
-from gpuseg.clustering.scores import cluster_sizes
+from gpuseg.clustering.scores import cluster_sizes, side_by_side
 from gpuseg.errors import DataError, SettingsError, ShapeError
 from gpuseg.records import Array, Progress, no_progress
 
@@ -53,7 +53,7 @@ class Segmentations(NamedTuple):
 
     Parameters
     ----------
-    labels : Array of shape (m, n_samples), int32
+    labels : Array of shape (m, n_samples), int32, or uint8 where memory is short
     sizes
         Length m: rows of each cluster, host array of shape (n_clusters,), int64; the number
         of a cluster that is not there has size 0.
@@ -66,14 +66,16 @@ class Segmentations(NamedTuple):
     def of(cls, backend: Backend, labels: Mapping[Any, Array]) -> Segmentations:
         """Put labels, each of shape (n_samples,), side by side."""
         xp = backend.xp
-        matrix = xp.stack([of_k.astype(xp.int32) for of_k in labels.values()])
+        matrix = side_by_side(backend, labels.values())
         widths = [int(of_k.max()) + 1 for of_k in matrix]
         return cls(matrix, tuple(map(cluster_sizes, [xp] * len(widths), matrix, widths)))
 
     def clusters(self, backend: Backend, rows: npt.NDArray[np.int64] | None) -> Any:
-        """Return the labels of some rows, or all, on the host: (m, r), int32."""
-        of_rows = self.labels if rows is None else self.labels[:, backend.from_host(rows)]
-        return backend.to_host(of_rows)
+        """Return the labels of some rows on the host, (m, r), int32; or all, as they are."""
+        if rows is None:
+            return backend.to_host(self.labels)
+        of_rows = self.labels[:, backend.from_host(rows)]
+        return backend.to_host(of_rows).astype(np.int32, copy=False)
 
 
 def silhouettes(

@@ -34,7 +34,7 @@ def lloyd_in_time(
         Whether each run came to its end.
     """
     fits: dict[int, KMeansFit] = {}
-    running, taken, n_steps, seconds = list(range(len(starts))), 0, 1, 0.0
+    running, taken, n_steps, seconds = list(range(len(starts))), 0, min(1, max_iter), 0.0
     while running and deadline.allows(seconds):
         begin = time.monotonic()
         here = [fits[i].centroids if taken else starts[i] for i in running]

@@ -129,12 +129,15 @@ def score_fits(
     of = Segmentations.of(backend, {k: fit.labels for k, (fit, _stability) in fits.items()})
     n_samples, n_features = int(X.shape[0]), int(X.shape[1])
     work = silhouette_work(n_samples, n_features, sample_size)
-    if work.is_exact and deadline.is_set and not deadline.allows(_exact_seconds(backend, X, of)):
-        work = _in_rounds(n_samples, n_features, max(1, n_samples // 2))
-    if work.is_exact:
+    if not work.is_exact:
+        found = _sampled(backend, X, of, fits, work.ends, min_cluster_share, deadline, progress)
+    elif not deadline.is_set or deadline.allows(_exact_seconds(backend, X, of)):
         found = _exact(backend, X, of, fits, progress)
     else:
-        found = _sampled(backend, X, of, fits, work.ends, min_cluster_share, deadline, progress)
+        ends = _in_rounds(n_samples, n_features, max(1, n_samples // 2)).ends
+        found = _sampled(backend, X, of, fits, ends, min_cluster_share, deadline, progress)
+        if not found.cut:
+            found = _cut(found, "all would have taken too long")
     _mean, covariance = backend.covariance(X)
     total_inertia = float(np.trace(covariance)) * n_samples
     scores = {
@@ -257,42 +260,57 @@ def _sampled(
     deadline: Deadline,
     progress: Progress,
 ) -> _Found:
-    frame, screens = _frame(backend, X, of, fits, ends)
+    trial = min(MIN_SAMPLE, ends[0]) if deadline.is_set else None
+    frame, screens = _frame(backend, X, of, fits, trial or ends[0], ends[-1])
     shares = [sizes.min() / len(X) for sizes in of.sizes]
     allowed = [i for i, share in enumerate(shares) if share >= min_cluster_share]
     sampled = score_in_rounds(
-        lambda rows: silhouettes(backend, X, of, rows),
+        lambda rows, progress: silhouettes(backend, X, of, rows, progress=progress),
         frame,
         ends,
         eligible=allowed or range(len(shares)),
+        trial=trial,
         deadline=deadline,
         progress=progress,
     )
     method = f"sampled ({len(sampled.rows):,} of {len(X):,} rows)"
-    words = f"the silhouette was estimated from {len(sampled.rows):,} rows, more were wanted"
-    found = sampled.estimates
-    numbers = zip(
-        found.means.tolist(), found.stderr.tolist(), found.intervals.tolist(), strict=True
-    )
-    if sampled.is_cut:
-        method = f"{method}, cut short by max_seconds"
+    estimates = sampled.estimates
+    numbers = zip(estimates.means, estimates.stderr, estimates.intervals, strict=True)
     ks = list(fits)
-    return _Found(
+    found = _Found(
         sampled.rows,
         sampled.values,
-        [_Silhouette(mean, stderr, tuple(ends), method) for mean, stderr, ends in numbers],
+        [
+            _Silhouette(float(mean), float(stderr), (float(low), float(high)), method)
+            for mean, stderr, (low, high) in numbers
+        ],
         screens,
         {k: tuple(ks[j] for j in sampled.rivals[i]) for i, k in enumerate(ks)},
-        (words,) if sampled.is_cut else (),
+        (),
     )
+    return _cut(found, "more were wanted") if sampled.is_cut else found
+
+
+def _cut(found: _Found, what: str) -> _Found:
+    """Label what time was too short for."""
+    words = f"the silhouette was estimated from {len(found.rows):,} rows, {what}"
+    labelled = [
+        one._replace(method=f"{one.method}, cut short by max_seconds") for one in found.silhouettes
+    ]
+    return found._replace(silhouettes=labelled, cut=(words,))
 
 
 def _frame(
-    backend: Backend, X: Array, of: Segmentations, fits: Mapping[int, Any], ends: Sequence[int]
+    backend: Backend,
+    X: Array,
+    of: Segmentations,
+    fits: Mapping[int, Any],
+    fewest: int,
+    most: int,
 ) -> tuple[Frame, list[SquaredScreen]]:
-    """Look up all rows that may be scored."""
-    small = rows_of_small_clusters(backend, of, ends[0])
-    rows = np.unique(np.concatenate([np.arange(ends[-1]), *small]))
+    """Look up all rows that may be scored: the first ones, and more of small clusters."""
+    small = rows_of_small_clusters(backend, of, fewest)
+    rows = np.unique(np.concatenate([np.arange(most), *small]))
     screens = [squared_screen(backend, X, fit, rows) for fit, _stability in fits.values()]
     frame = Frame(
         rows=rows,

@@ -10,6 +10,7 @@ import pyarrow as pa
 from gpuseg.backends.base import Backend
 from gpuseg.backends.sample import stratified_rows
 from gpuseg.explain.profiles import profiles
+from gpuseg.memory import room
 from gpuseg.records import (
     Choice,
     Explanation,
@@ -85,6 +86,7 @@ def explain(
         table,
         host_labels,
         choice.n_clusters,
+        most_rows=room().column_rows(),
         progress=part(progress, done, 1.0),
     )
     return Explanation(
@@ -93,7 +95,7 @@ def explain(
         profiles=described.table,
         oob_accuracy=forest.oob_accuracy,
         shap=shap,
-        notes=_notes(forest, shap, len(host_labels)),
+        notes=_notes(forest, shap, len(host_labels)) + described.notes,
         warnings=_warnings(forest, shap),
         traits=described.traits,
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from gpuseg.backends.sample import BLOCK_ROWS, count_labels
 from gpuseg.explain.naming import strongest
 from gpuseg.records import FeatureMatrix, Progress, Table, Trait, no_progress
 
@@ -31,6 +33,8 @@ PROFILE_SCHEMA = pa.schema(
     ]
 )
 
+_QUANTILES = ("p10", "median", "p90")
+
 #: Values named in `top_values`.
 N_TOP_VALUES = 3
 
@@ -47,12 +51,13 @@ class Profiles(NamedTuple):
 
     table: pa.Table
     traits: tuple[tuple[Trait, ...], ...]
+    notes: tuple[str, ...] = ()
 
 
 class _Clusters(NamedTuple):
     """Which row is whose."""
 
-    labels: Labels  # in content order
+    labels: Labels  # in the table's order
     sizes: npt.NDArray[np.int64]  # (n_clusters,)
 
 
@@ -62,6 +67,7 @@ def profiles(
     labels: Labels,
     n_clusters: int,
     *,
+    most_rows: int | None = None,
     progress: Progress = no_progress,
 ) -> Profiles:
     """Describe every cluster by every original column that carries features.
@@ -69,6 +75,8 @@ def profiles(
     Parameters
     ----------
     labels : host array of shape (n_samples,), int32, in the order of ``features.X``
+    most_rows
+        Of more rows a fair sample of so many is described; None for all, however many.
 
     Returns
     -------
@@ -94,21 +102,28 @@ def profiles(
     traits
         See `gpuseg.explain.naming.strongest`.
     """
-    clusters = _Clusters(labels, np.bincount(labels, minlength=n_clusters))
-    order = np.asarray(features.order)
+    sizes = count_labels(labels, n_clusters)
+    notes: tuple[str, ...] = ()
+    if most_rows is None or len(labels) <= most_rows:
+        clusters = _Clusters(features.in_table_order(labels), sizes)
+    else:
+        in_table, in_matrix = features.fair_sample(most_rows)
+        table, sampled = table.take(in_table), labels[in_matrix]
+        clusters = _Clusters(sampled, count_labels(sampled, n_clusters))
+        notes = (f"profiles describe a fair sample of {most_rows:,} of {len(labels):,} rows",)
     columns = []
     for number, name in enumerate(features.columns, start=1):
-        kind, values = features.encoder.clean(table, name)
+        kind, values, _warnings = features.encoder.read(table, name)
         measures = (
-            _categorical(values.take(pa.array(order)), clusters)
+            _categorical(values.codes, values.values, clusters)
             if kind == "categorical"
-            else _numeric(np.asarray(values)[order], clusters, is_date=kind == "datetime")
+            else _numeric(values, clusters, is_date=kind == "datetime")
         )
         columns.append({"feature": [name] * n_clusters, "kind": [kind] * n_clusters, **measures})
         progress(number / len(features.columns))
     known = {
         "cluster_id": list(range(n_clusters)),
-        "share": (clusters.sizes / len(labels)).tolist(),
+        "share": (sizes / len(labels)).tolist(),
     }
     table_of_all = _by_cluster([known | column for column in columns], n_clusters)
     booleans = {d.column for d in features.decisions if d.role == "boolean"}
@@ -116,7 +131,7 @@ def profiles(
         strongest(t for column in columns if (t := _trait(column, cluster, booleans)))
         for cluster in range(n_clusters)
     )
-    return Profiles(table_of_all, tuple(traits))
+    return Profiles(table_of_all, tuple(traits), notes)
 
 
 def _trait(column: Measures, cluster: int, booleans: Collection[str]) -> Trait | None:
@@ -141,20 +156,54 @@ def _by_cluster(columns: list[Measures], n_clusters: int) -> pa.Table:
     )
 
 
+class _Members(NamedTuple):
+    """The values of a cluster's rows that have one."""
+
+    n_rows: int
+    mean: float
+    squares: float  # of the deviations from the mean, added up
+    quantiles: tuple[float | None, ...]  # 0.1, 0.5, 0.9
+
+    @classmethod
+    def of(cls, values: Floats) -> _Members:
+        """Describe values, which are sorted in their place.
+
+        All is computed from sorted values: neither the order of the rows nor threads change
+        its bits.
+        """
+        values.sort()
+        if not len(values):
+            return cls(0, 0.0, 0.0, (None,) * 3)
+        mean = float(values.mean())
+        quantiles = tuple(_quantile(values, q) for q in (0.1, 0.5, 0.9))
+        values -= mean
+        values *= values
+        return cls(len(values), mean, float(values.sum()), quantiles)
+
+
+def _quantile(ordered: Floats, q: float) -> float:
+    """Return a quantile of sorted values, linear between neighbours."""
+    place = q * (len(ordered) - 1)
+    below = int(place)
+    low, high = float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
+    return low + (high - low) * (place - below)
+
+
 def _numeric(values: Floats, clusters: _Clusters, *, is_date: bool) -> Measures:
-    present = ~np.isnan(values)
-    labels, values = clusters.labels[present], values[present]
     n_clusters = len(clusters.sizes)
-    counts = np.bincount(labels, minlength=n_clusters)
-    # Sums in content order: neither the order of the source nor threads change their bits.
-    sums = np.bincount(labels, weights=values, minlength=n_clusters)
-    means = [float(s / n) if n else None for s, n in zip(sums, counts, strict=True)]
-    overall = float(values.mean()) if len(values) else None
-    deviation = float(values.std()) if len(values) else 0.0
-    quantiles = _quantiles(labels, values, n_clusters)
+    present = ~np.isnan(values)
+    of = [_Members.of(values[present & (clusters.labels == c)]) for c in range(n_clusters)]
+    n_present = sum(own.n_rows for own in of)
+    overall = sum(own.n_rows * own.mean for own in of) / n_present if n_present else None
+    deviation = 0.0
+    if overall is not None:
+        between = sum(own.n_rows * (own.mean - overall) ** 2 for own in of)
+        deviation = math.sqrt((sum(own.squares for own in of) + between) / n_present)
+    means = [own.mean if own.n_rows else None for own in of]
+    counts = np.array([own.n_rows for own in of])
     return {
         "mean": means,
-        **quantiles,
+        **{name: [own.quantiles[i] for own in of] for i, name in enumerate(_QUANTILES)},
         "overall_mean": [overall] * n_clusters,
         "lift": [None if is_date else _lift(mean, overall) for mean in means],
         "z": [
@@ -174,38 +223,11 @@ def _lift(mean: float | None, overall: float | None) -> float | None:
     return mean / overall
 
 
-def _quantiles(labels: Labels, values: Floats, n_clusters: int) -> Measures:
-    value = pl.col("value")
-    found = (
-        pl.DataFrame({"cluster": labels, "value": values})
-        .group_by("cluster")
-        .agg(
-            median=value.quantile(0.5, "linear"),
-            p10=value.quantile(0.1, "linear"),
-            p90=value.quantile(0.9, "linear"),
-        )
-    )
-    rows = {row["cluster"]: row for row in found.iter_rows(named=True)}
-    return {
-        name: [rows[c][name] if c in rows else None for c in range(n_clusters)]
-        for name in ("median", "p10", "p90")
-    }
-
-
-def _categorical(values: pa.Array, clusters: _Clusters) -> Measures:
+def _categorical(codes: Labels, texts: pa.Array, clusters: _Clusters) -> Measures:
     n_clusters = len(clusters.sizes)
-    counted = (
-        pl.DataFrame({"cluster": clusters.labels, "value": pl.Series(pl.from_arrow(values))})
-        .drop_nulls()
-        .group_by("cluster", "value")
-        .len()
-        .sort("value")
-    )
-    names = counted["value"].unique().sort()
-    counts = np.zeros((n_clusters, len(names)))
-    if len(names):
-        places = names.search_sorted(counted["value"]).to_numpy()
-        counts[counted["cluster"].to_numpy(), places] = counted["len"].to_numpy()
+    by_name = pc.sort_indices(texts).to_numpy()
+    names = texts.take(pa.array(by_name))
+    counts = _counts(codes, len(texts), clusters)[:, by_name]
     overall = counts.sum(axis=0) / max(1.0, counts.sum())
     telling = list(_telling(counts, overall))
     nothing = [None] * n_clusters
@@ -222,10 +244,23 @@ def _categorical(values: pa.Array, clusters: _Clusters) -> Measures:
             for row, t in zip(counts, telling, strict=True)
         ],
         "telling": [
-            (names[t.value], t.share, float(overall[t.value])) if t else None for t in telling
+            (names[t.value].as_py(), t.share, float(overall[t.value])) if t else None
+            for t in telling
         ],
         "missing_share": (1 - counts.sum(axis=1) / np.maximum(clusters.sizes, 1)).tolist(),
     }
+
+
+def _counts(codes: Labels, n_values: int, clusters: _Clusters) -> Floats:
+    """Count the rows of each cluster and value, (n_clusters, n_values)."""
+    n_cells = len(clusters.sizes) * (n_values + 1)
+    counts = np.zeros(n_cells)
+    for start in range(0, len(codes), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        # code -1, nothing, counts in a column of its own
+        cells = clusters.labels[rows].astype(np.int64) * (n_values + 1) + codes[rows] + 1
+        counts += np.bincount(cells, minlength=n_cells)
+    return counts.reshape(len(clusters.sizes), n_values + 1)[:, 1:]
 
 
 class _Telling(NamedTuple):
@@ -254,11 +289,11 @@ def _telling(counts: Floats, overall: Floats) -> Iterator[_Telling | None]:
         )
 
 
-def _top_values(names: pl.Series, shares: Floats, telling: int) -> str:
+def _top_values(names: pa.Array, shares: Floats, telling: int) -> str:
     """List the most telling value, then the most common; ties in the order of their names."""
     common = [value for value in np.argsort(-shares, kind="stable") if shares[value] > 0]
     top = [telling, *(value for value in common if value != telling)][:N_TOP_VALUES]
-    return ", ".join(f"{names[int(value)]} {_percent(shares[value])}" for value in top)
+    return ", ".join(f"{names[int(value)].as_py()} {_percent(shares[value])}" for value in top)
 
 
 def _percent(share: float) -> str:

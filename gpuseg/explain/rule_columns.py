@@ -24,6 +24,10 @@ from gpuseg.tables.duckdb_types import quoted
 
 log = logging.getLogger("gpuseg")
 
+#: Rows that rules are counted on: shares are then known to within 0.001. A fixed number, not
+#: one of memory: what is said must not depend on the machine.
+MAX_ROWS = 1_000_000
+
 #: Integers up to here are floats too, so comparing either is the same.
 _LARGEST_EXACT = 2**53
 
@@ -34,6 +38,39 @@ _FIRST_DATE, _END_DATE = "1800-01-01", "2200-01-01"
 _MICROSECONDS_PER_DAY = 86_400e6
 #: The encoder counts dates in days, which resolves far less than a microsecond.
 _DAYS_TOLERANCE = 1e-8
+
+
+class ToldRows(NamedTuple):
+    """The rows that rules and the tree are found and counted on.
+
+    Parameters
+    ----------
+    labels : host array of shape (n,), int32
+        Segment of each row, in the order of the table.
+    notes
+        Says so where they are not all rows.
+    """
+
+    table: Table
+    labels: npt.NDArray[np.int32]
+    notes: tuple[str, ...] = ()
+
+
+def told_rows(features: FeatureMatrix, table: Table, labels: Any) -> ToldRows:
+    """Return all rows, or of very many a fair sample.
+
+    Parameters
+    ----------
+    labels : host array of shape (n_samples,), int32, in the order of ``features.X``
+    """
+    if len(labels) <= MAX_ROWS:
+        return ToldRows(table, features.in_table_order(labels))
+    in_table, in_matrix = features.fair_sample(MAX_ROWS)
+    note = (
+        f"rules and the tree were found and counted on a fair sample of {MAX_ROWS:,} of "
+        f"{len(labels):,} rows"
+    )
+    return ToldRows(table.take(in_table), labels[in_matrix], (note,))
 
 
 def rule_columns(features: FeatureMatrix, table: Table) -> list[RuleColumn]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuseg.features.columns import blocks_of, long_array
 from gpuseg.features.reading import Cleaned, Reading
 from gpuseg.features.stored import Stored
 from gpuseg.records import Array
@@ -79,7 +80,11 @@ class CategoricalEncoder:
         known = {category: code for code, category in enumerate(self.categories)}
         level_of = [known.get(value, other) for value in held.values.to_pylist()]
         levels = xp.asarray(np.array([*level_of, missing], dtype=np.int32))
-        return xp.asarray(self._table())[:, levels[xp.asarray(held.codes)]]
+        table = xp.asarray(self._table())
+        features = long_array((len(table), len(held.codes)), np.float32, xp)
+        for rows in blocks_of(len(held.codes)):
+            features[:, rows] = table[:, levels[xp.asarray(held.codes[rows])]]
+        return features
 
     def _table(self) -> npt.NDArray[np.float32]:
         """Return the features of each level, and last, where -1 points at, those of none."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,32 @@ import pyarrow as pa
 
 from gpuseg.backends.base import Backend
 from gpuseg.features.arrow import Floats, countable, ticks_of_dates
+from gpuseg.memory import room
 from gpuseg.records import Array, Table
+
+#: Rows whose features are computed at a time, so that what is made on the way stays small.
+BLOCK_ROWS = 1 << 20
+
+
+def long_array(shape: tuple[int, ...], dtype: Any, xp: ModuleType) -> Array:
+    """Return an array without contents, as long as the table, where `xp` keeps its arrays.
+
+    On the host it lies in a file where memory is used up.
+    """
+    return room().empty(shape, dtype) if xp is np else xp.empty(shape, dtype=dtype)
+
+
+def ascending(values: Array, xp: ModuleType) -> Array:
+    """Return values sorted; on the host in their own place."""
+    if xp is not np:
+        return xp.sort(values)
+    values.sort()
+    return values
+
+
+def blocks_of(n_rows: int) -> Iterator[slice]:
+    """Cut rows into blocks."""
+    return (slice(a, min(a + BLOCK_ROWS, n_rows)) for a in range(0, n_rows, BLOCK_ROWS))
 
 
 class Columns:
@@ -24,10 +50,16 @@ class Columns:
     ----------
     names
         Columns of numbers that will be wanted.
+    judges
+        Whether a column of which most cannot be read is refused: not where the table is but
+        a block of rows.
     """
 
-    def __init__(self, backend: Backend, table: Table, names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, backend: Backend, table: Table, names: Sequence[str] = (), *, judges: bool = True
+    ) -> None:
         self.backend = backend
+        self.judges = judges
         self.table = table
         self._names = names
         self._read: Mapping[str, Array] | None = None

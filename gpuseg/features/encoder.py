@@ -13,10 +13,12 @@ from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.errors import ModelError
 from gpuseg.features.arrow import family
 from gpuseg.features.categories import CategoricalEncoder
-from gpuseg.features.columns import Columns
+from gpuseg.features.columns import Columns, blocks_of
 from gpuseg.features.numeric import NumericEncoder
+from gpuseg.features.reading import Cleaned
 from gpuseg.features.reduction import Projection
 from gpuseg.features.stored import Stored
+from gpuseg.memory import room
 from gpuseg.records import Array, Progress, Table, no_progress
 
 ColumnEncoder = NumericEncoder | CategoricalEncoder
@@ -83,8 +85,8 @@ class Encoder:
         widths = [len(column.names) for column in self.columns]
         return np.repeat(np.arange(len(widths), dtype=np.int32), widths)
 
-    def clean(self, table: Table, column: str) -> ColumnValues:
-        """Return the values of a kept column as they were read, in the table's order.
+    def read(self, table: Table, column: str) -> Cleaned:
+        """Return the values of a kept column, in the table's order; texts by their codes.
 
         Raises
         ------
@@ -94,7 +96,17 @@ class Encoder:
         if column not in self.column_names:
             raise ModelError(f"the model does not use column '{column}'")
         reading = self.columns[self.column_names.index(column)].reading
-        cleaned = reading.read(Columns(NumPyBackend(), table))
+        return reading.read(Columns(NumPyBackend(), table))
+
+    def clean(self, table: Table, column: str) -> ColumnValues:
+        """Return the values of a kept column as they were read, in the table's order.
+
+        Raises
+        ------
+        ModelError
+            As `read`.
+        """
+        cleaned = self.read(table, column)
         if cleaned.kind == "categorical":
             return ColumnValues(cleaned.kind, cleaned.values.rows())
         return ColumnValues(cleaned.kind, cleaned.values)
@@ -114,6 +126,9 @@ class Encoder:
         ModelError
             If a column is missing or cannot be read.
         """
+        most_rows = room().column_rows()
+        if most_rows is not None and table.n_rows > most_rows and backend.xp is np:
+            return self._features_in_blocks(backend, table, progress, warn)
         found = [column.reading.find(table.arrow) for column in self.columns]
         numeric = [
             column.reading.column
@@ -128,6 +143,25 @@ class Encoder:
                 warn(warning)
             features.append(column.encode(cleaned, backend.xp))
             progress(len(features) / len(found))
+        return features
+
+    def _features_in_blocks(
+        self, backend: Backend, table: Table, progress: Progress, warn: Warn
+    ) -> list[Array]:
+        """Encode blocks of rows, where a column as a whole is too much."""
+        n_rows = table.n_rows
+        features = [room().empty((len(c.names), n_rows), np.float32) for c in self.columns]
+        odd: dict[str, None] = {}
+        for rows in blocks_of(n_rows):
+            part = Table(table.name, table.arrow.slice(rows.start, rows.stop - rows.start))
+            columns = Columns(backend, part, judges=False)
+            for column, own in zip(self.columns, features, strict=True):
+                cleaned = column.reading.read(columns)
+                own[:, rows] = column.encode(cleaned, backend.xp)
+                odd |= dict.fromkeys([column.reading.column] if cleaned.warnings else [])
+            progress(rows.stop / n_rows)
+        for name in odd:
+            warn(f"column '{name}': some values are not readable, treated as missing or cut")
         return features
 
     def project(self, backend: Backend, encoded: Array) -> Array:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpuseg.backends.base import Backend
+from gpuseg.features.columns import blocks_of
 from gpuseg.records import Array
 
 #: Rows with and without a value must differ by this many deviations in another column, …
@@ -51,23 +52,38 @@ def telling_gaps(
     """
     candidates = _different(backend, missing)
     best: dict[str, tuple[float, str]] = {}
-    places = {name: backend.xp.flatnonzero(missing[name]) for name in candidates}
-    for other, feature in list(scaled.items())[:MOST_COMPARED]:
-        steps = backend.xp.rint(feature * _STEPS).astype(np.int64)
-        total, squares = int(steps.sum()), int((steps * steps).sum())
-        for name, rows in places.items():
+    gaps = {name: missing[name] for name in candidates}
+    n_missing = {name: int(rows.sum()) for name, rows in gaps.items()}
+    for other, feature in list(scaled.items())[:MOST_COMPARED] if gaps else ():
+        total, squares, parts = _sums(backend, feature, gaps)
+        for name in gaps:
             if name != other:
-                effect = _effect(int(steps[rows].sum()), len(rows), total, squares, len(steps))
+                effect = _effect(parts[name], n_missing[name], total, squares, len(feature))
                 best[name] = max(best.get(name, (0.0, "")), (effect, other))
     return {
         name: Gap(
-            share=len(places[name]) / len(missing[name]),
+            share=n_missing[name] / len(missing[name]),
             reason=f"'is missing' is a feature too, because such rows differ by {effect:.1f} "
             f"deviations in '{other}'",
         )
         for name, (effect, other) in best.items()
         if effect > TELLING
     }
+
+
+def _sums(
+    backend: Backend, feature: Array, gaps: Mapping[str, Array]
+) -> tuple[int, int, dict[str, int]]:
+    """Return the exact sum of a feature, of its squares, and its sum over the rows of each gap."""
+    total = squares = 0
+    parts = dict.fromkeys(gaps, 0)
+    for rows in blocks_of(len(feature)):
+        steps = backend.xp.rint(feature[rows] * _STEPS).astype(np.int64)
+        total += int(steps.sum())
+        squares += int((steps * steps).sum())
+        for name, gap in gaps.items():
+            parts[name] += int(steps[gap[rows]].sum())
+    return total, squares, parts
 
 
 def _different(backend: Backend, missing: Mapping[str, Array]) -> Sequence[str]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpuseg.errors import ModelError
+from gpuseg.features.columns import ascending, blocks_of, long_array
 from gpuseg.features.reading import Cleaned, Reading
 from gpuseg.features.settings import FeatureSettings
 from gpuseg.features.stored import Stored
@@ -96,10 +99,15 @@ class NumericEncoder:
 
     def encode(self, cleaned: Cleaned, xp: ModuleType) -> Array:
         """Return the features, shape (n_features, n_samples), float32."""
-        values = xp.asarray(cleaned.values)
+        features = long_array((len(self.names), len(cleaned.values)), np.float32, xp)
+        for rows in blocks_of(len(cleaned.values)):
+            self._encode(xp.asarray(cleaned.values[rows]), features[:, rows], xp)
+        return features
+
+    def _encode(self, values: Array, features: Array, xp: ModuleType) -> None:
+        """Write the features of some rows."""
         missing = xp.isnan(values)
         filled = xp.where(missing, self.fill, values)
-        features = xp.empty((len(self.names), len(values)), dtype=xp.float32)
         features[0] = self.weight * self._scaled(filled, xp)
         row = 1
         if self.missing_share is not None:
@@ -110,7 +118,6 @@ class NumericEncoder:
             features[row] = self.weight * xp.where(missing, 0.0, sine - cycle.sine_mean)
             features[row + 1] = self.weight * xp.where(missing, 0.0, cosine - cycle.cosine_mean)
             row += 2
-        return features
 
     def with_missing(self, share: float) -> NumericEncoder:
         """Return the same encoder with an "is missing" feature, of the same weight in all."""
@@ -174,7 +181,7 @@ def fit_numeric(
     depend on the order of the rows. At least one value must be there.
     """
     values = xp.asarray(cleaned.values)
-    present = xp.sort(values[~xp.isnan(values)])
+    present = ascending(values[~xp.isnan(values)], xp)
     fill = quantile(present, 0.5)
     filled = _with(present, fill, len(values) - len(present), xp)
     notes: tuple[str, ...] = ()

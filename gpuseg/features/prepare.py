@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpuseg.backends.base import Backend
 from gpuseg.errors import DataError
 from gpuseg.features.categories import fit_categories
-from gpuseg.features.columns import Columns
+from gpuseg.features.columns import Columns, long_array
 from gpuseg.features.encoder import ColumnEncoder, Encoder, Warn, no_warning
 from gpuseg.features.gaps import telling_gaps
 from gpuseg.features.numeric import NumericEncoder, fit_numeric
 from gpuseg.features.reduction import fit_projection
 from gpuseg.features.roles import ColumnPlan, Plan, decide, numeric_names
 from gpuseg.features.settings import FeatureSettings
+from gpuseg.memory import room
 from gpuseg.records import Array, ColumnDecision, FeatureMatrix, Progress, Table, no_progress, part
+
+#: Rows of the sample that columns are judged by where a whole column is too much.
+JUDGED_ROWS = 4_000_000
 
 
 class _Column(NamedTuple):
@@ -49,8 +55,9 @@ def prepare(
     if table.n_rows == 0:
         raise DataError(f"{table.name} has no rows; a table with rows to segment was expected")
     warnings: list[str] = []
-    columns = Columns(backend, table, numeric_names(table, settings))
-    plans = decide(table, settings, columns=columns, progress=part(progress, 0.0, 0.4))
+    judged = _judged(table)
+    columns = Columns(backend, judged, numeric_names(judged, settings))
+    plans = decide(judged, settings, columns=columns, progress=part(progress, 0.0, 0.4))
     warnings += plans.warnings
     fitted = _fit_columns(columns, plans, settings, warnings.append, part(progress, 0.4, 0.8))
     del columns  # what the backend read makes room for the matrix
@@ -60,6 +67,10 @@ def prepare(
     encoder = Encoder(tuple(column.encoder for column in fitted.values()))
     features = [column.features for column in fitted.values()]
     fitted.clear()
+    if judged is not table:
+        features.clear()
+        decisions, features, words = _of_all_rows(backend, encoder, decisions, judged, table)
+        warnings.append(words)
     order, encoded = _ordered(backend, features)
     progress(0.9)
     if len(encoder.feature_names) > settings.dimension_reduction_threshold:
@@ -137,6 +148,39 @@ def prepare_again(
     return _feature_matrix(backend, encoder, encoded, order, decisions, warnings)
 
 
+def _judged(table: Table) -> Table:
+    """Return the rows that columns are judged by: all, unless one column is too much."""
+    most_rows = room().column_rows()
+    if most_rows is None or table.n_rows <= most_rows:
+        return table
+    n_rows = min(most_rows, JUDGED_ROWS)
+    width = table.n_rows / n_rows
+    # one row of each stretch, so that a table in some order is seen from end to end
+    inside = np.random.default_rng(0).random(n_rows)
+    rows = ((np.arange(n_rows) + inside) * width).astype(np.int64)
+    return table.take(np.minimum(rows, table.n_rows - 1))
+
+
+def _of_all_rows(
+    backend: Backend,
+    encoder: Encoder,
+    decisions: tuple[ColumnDecision, ...],
+    judged: Table,
+    table: Table,
+) -> tuple[tuple[ColumnDecision, ...], list[Array], str]:
+    """Encode all rows as a sample of them showed; return also who has to know that."""
+    how = f"by a fair sample of {judged.n_rows:,} rows"
+    decisions = tuple(
+        d if d.role in ("ignored", "nested") else d._replace(reason=f"{d.reason} ({how})")
+        for d in decisions
+    )
+    words = (
+        f"columns were judged {how} of {table.n_rows:,}, because memory does not hold one whole "
+        "column with what is computed from it; more --memory looks at all"
+    )
+    return decisions, encoder.features(backend, table), words
+
+
 def _feature_matrix(
     backend: Backend,
     encoder: Encoder,
@@ -189,7 +233,8 @@ def _fit_column(
     numbers, notes = fit_numeric(plan.reading, cleaned, settings, xp)
     if numbers is None:
         return None
-    missing = xp.isnan(cleaned.values)
+    missing = long_array(cleaned.values.shape, bool, xp)
+    xp.isnan(cleaned.values, out=missing)
     gaps = missing if missing.any() else None
     return _Column(plan, numbers, numbers.encode(cleaned, xp), gaps, notes)
 
@@ -214,9 +259,9 @@ def _mark_gaps(columns: Columns, fitted: dict[str, _Column]) -> None:
 def _ordered(backend: Backend, features: list[Array]) -> tuple[Any, Array]:
     """Return the order of the rows and the features in it; empties the list."""
     order = backend.row_order(features)
-    encoded = backend.matrix(features)
-    features.clear()  # two copies at a time are enough
-    return order, encoded.take(backend.from_host(order), axis=0)
+    encoded = backend.matrix(features, order)
+    features.clear()
+    return order, encoded
 
 
 def _decision(plan: ColumnPlan, fitted: _Column | None) -> ColumnDecision:

@@ -15,7 +15,7 @@ from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.errors import SettingsError
 from gpuseg.features.arrow import Texts, family, plain, texts
 from gpuseg.features.categories import MOST_CATEGORIES, SMALLEST_SHARE, fit_categories
-from gpuseg.features.columns import Columns
+from gpuseg.features.columns import Columns, ascending
 from gpuseg.features.names import may_name_a_key, names_a_key
 from gpuseg.features.reading import Cleaned, Reading
 from gpuseg.features.settings import FeatureSettings
@@ -271,7 +271,7 @@ def _decide_numbers(
 ) -> ColumnPlan:
     values, xp = reading.clean(column, columns).values, columns.xp
     name, n_rows = reading.column, len(values)
-    present = xp.sort(values[~xp.isnan(values)])
+    present = ascending(values[~xp.isnan(values)], xp)
     n_missing = n_rows - len(present)
     if not len(present):
         return ColumnPlan(name, "empty", f"no usable value in {n_rows:,} rows")

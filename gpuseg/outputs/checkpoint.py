@@ -154,6 +154,7 @@ class _Kept:
                 os.fsync(file.fileno())
             partial.replace(path)
             sync_folder(self._folder)
+            sync_folder(self._folder.parent)
         except OSError as error:
             log.warning("'%s' cannot be written (%s): not kept", path, error.strerror or error)
         finally:

@@ -116,6 +116,7 @@ def compare_runs(runs_dir: Path, name: str, run_a: str, run_b: str) -> RunDiffer
     models = [load_model(runs_dir, name, run_id) for run_id in (run_a, run_b)]
     manifests = [read_manifest(folder) for folder in folders]
     agreement, why_not = _agreement(folders, manifests)
+    hide_values = any(manifest["settings"].get("hide_table_contents") for manifest in manifests)
     a, b = (frozenset(model.columns) for model in models)
     facts = ("n_clusters", "silhouette", "backend", "random_state", "started", "status")
     pairs = {key: (manifests[0].get(key), manifests[1].get(key)) for key in facts}
@@ -131,7 +132,7 @@ def compare_runs(runs_dir: Path, name: str, run_a: str, run_b: str) -> RunDiffer
             for key, pair in _paired(*(m["settings"] for m in manifests)).items()
             if pair[0] != pair[1] and key not in _PLACES
         },
-        moves=_moves(*models),
+        moves=_moves(*models, hide_values=hide_values),
         agreement=agreement,
         why_not=why_not,
     )
@@ -189,20 +190,33 @@ def _silhouettes(model: StoredModel) -> dict[int, float | None]:
 # -- centres ---------------------------------------------------------------------------
 
 
-def _moves(a: StoredModel, b: StoredModel) -> tuple[CentroidMove, ...]:
-    """Return how far the segments moved that both models have, farthest first."""
+def _moves(a: StoredModel, b: StoredModel, *, hide_values: bool) -> tuple[CentroidMove, ...]:
+    """Return how far the segments moved that both models have, farthest first.
+
+    Parameters
+    ----------
+    hide_values
+        Name the column instead of the feature, which may hold a category's text.
+    """
     (names_a, centres_a), (names_b, centres_b) = _centres(a), _centres(b)
     shared = [name for name in names_a if name in set(names_b)]
     if not shared:
         return ()
     at_a, at_b = ([names.index(name) for name in shared] for names in (names_a, names_b))
+    called = _columns_of(a, names_a) if hide_values else dict(zip(names_a, names_a, strict=True))
     moves = []
     for cluster_id in sorted(centres_a.keys() & centres_b.keys()):
         step = centres_b[cluster_id][at_b] - centres_a[cluster_id][at_a]
         farthest = np.argsort(-np.abs(step), kind="stable")[:_MOST_FEATURES]
-        features = tuple((shared[i], float(step[i])) for i in farthest if step[i] != 0)
+        features = tuple((called[shared[i]], float(step[i])) for i in farthest if step[i] != 0)
         moves.append(CentroidMove(cluster_id, float(np.linalg.norm(step)), features))
     return tuple(sorted(moves, key=lambda move: (-move.distance, move.cluster_id)))
+
+
+def _columns_of(model: StoredModel, names: list[str]) -> dict[str, str]:
+    encoder = encoder_of(model)
+    columns = [encoder.column_names[column] for column in encoder.column_of]
+    return dict(zip(names, columns, strict=True))
 
 
 def _centres(model: StoredModel) -> tuple[list[str], dict[int, np.ndarray]]:

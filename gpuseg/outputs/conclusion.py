@@ -17,6 +17,7 @@ from gpuseg.outputs.change_facts import change_summary
 from gpuseg.outputs.manifest import versions
 from gpuseg.outputs.model_names import default_model_name
 from gpuseg.outputs.models import EarlierModel, StoredModel
+from gpuseg.outputs.one_line import one_line
 from gpuseg.outputs.public_ids import public_ids
 from gpuseg.outputs.results import (
     columns_table,
@@ -262,6 +263,8 @@ def summary(result: Segmentation, *, hide_table_contents: bool = False) -> dict[
         "output_table": result.output_table,
         "published": result.gate is None or result.gate.passed,
         "gate": result.gate.as_dict() if result.gate else None,
+        "unchanged": result.unchanged,
+        "summary": one_line(result),
         "warnings": list(result.warnings),
         "seconds": {name: round(cost.seconds, 4) for name, cost in result.stages.items()},
         "time_budget": _time_budget(result),

@@ -7,7 +7,9 @@ a crash leaves in between is finished by whoever comes next, see `publication`.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from gpuseg.interrupts import after_publishing
 from gpuseg.outputs.change_facts import change_facts
 from gpuseg.outputs.destinations import Destinations, result_tables
 from gpuseg.outputs.durable import replace_file, writing
@@ -34,7 +37,13 @@ from gpuseg.outputs.run_folder import ROWS, RunFolder, table_files
 from gpuseg.outputs.sketch import Sketch
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
-from gpuseg.tables.publishing import reached
+from gpuseg.tables import publishing
+
+#: Rows that are hashed at a time.
+_HASHED_ROWS = 1 << 19
+
+#: In the run folder: result table -> what its place held when it was published.
+LEFT = "left.json"
 
 
 def keep_run(
@@ -74,18 +83,26 @@ def keep_run(
             output_table=_rows_place(folder, result, destinations),
         )
         _fill(folder, result, table, sketch, settings, destinations)
-        reached("run folder")
+        publishing.reached("run folder")
         if _is_refused(result):
             folder.complete()
             return result
-        publish_run(
+        left = publish_run(
             runs_dir,
             result.model_name,
             folder.run_id,
             destinations.outputs(result),
             complete=folder.complete,
         )
+    with after_publishing():
+        _record_left(folder.path, left)
     return result
+
+
+def _record_left(run_dir: Path, marks: Mapping[str, str]) -> None:
+    """Keep what the places of the outputs hold now; without it the next run does it all again."""
+    with contextlib.suppress(OSError):
+        replace_file(run_dir / LEFT, json.dumps(dict(marks), indent=1).encode())
 
 
 def record_costs(result: Segmentation) -> None:
@@ -185,10 +202,13 @@ def _utc(seconds_ago: float) -> str:
 
 def content_hash(table: pa.Table) -> str:
     """Return 32 hexadecimal digits that depend on the rows but not on their order."""
-    rows = row_hashes(table)
-    total = int(rows.sum(dtype=np.uint64))
-    mixed = int(np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0))
-    return f"{total:016x}{mixed:016x}"
+    total = mixed = np.uint64(0)
+    with np.errstate(over="ignore"):  # sums are taken modulo 2**64
+        for start in range(0, table.num_rows, _HASHED_ROWS):
+            rows = row_hashes(table.slice(start, _HASHED_ROWS))
+            total += rows.sum(dtype=np.uint64)
+            mixed ^= np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0)
+    return f"{int(total):016x}{int(mixed):016x}"
 
 
 def row_hashes(table: pa.Table) -> np.ndarray:

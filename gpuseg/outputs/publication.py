@@ -23,8 +23,7 @@ from gpuseg.outputs.manifest import MANIFEST
 from gpuseg.outputs.model_names import check_run_id, model_folder, refuse_link
 from gpuseg.outputs.models import champion, promote
 from gpuseg.outputs.run_folder import read_kept_table
-from gpuseg.tables import Location, Marks, Output, mark, publish
-from gpuseg.tables.publishing import reached
+from gpuseg.tables import Location, Marks, Output, mark, publish, publishing
 
 log = logging.getLogger("gpuseg")
 
@@ -71,7 +70,7 @@ def publish_run(
     *,
     complete: Callable[[], object] | None = None,
     how: str = "run",
-) -> None:
+) -> dict[str, str]:
     """Let the tables of a run appear and its model become the current one, all or nothing.
 
     The caller holds the model's lock, and has called `finish_publication` under it.
@@ -85,6 +84,11 @@ def publish_run(
         was there before.
     how
         See `promote`.
+
+    Returns
+    -------
+    marks
+        Result table -> what tells whether its place still holds what was published.
 
     Raises
     ------
@@ -102,7 +106,7 @@ def publish_run(
     except BaseException:
         _forget(journal, entry)
         raise
-    _publish(runs_dir, name, entry, outputs, take_back=lambda: _forget(journal, entry))
+    return _publish(runs_dir, name, entry, outputs, take_back=lambda: _forget(journal, entry))
 
 
 def _publish(
@@ -112,13 +116,15 @@ def _publish(
     outputs: Mapping[str, Output],
     *,
     take_back: Callable[[], None],
-) -> None:
+) -> dict[str, str]:
     """Publish what the journal announces; items of the entry that are no outputs are there."""
     journal = model_folder(runs_dir, name) / JOURNAL
     there = tuple(item for item in entry.items if item.kind not in outputs)
     appeared = False
+    left: dict[str, str] = {}
 
     def write_ahead(marks: Sequence[Marks]) -> None:
+        left.update(zip(outputs, (marks_of.after for marks_of in marks), strict=True))
         coming = tuple(
             Item(kind, output.location, output.append, marks_of)
             for (kind, output), marks_of in zip(outputs.items(), marks, strict=True)
@@ -129,7 +135,7 @@ def _publish(
         nonlocal appeared
         appeared = True  # from here on the run folder describes tables that are there
         promote(runs_dir, name, entry.run_id, how=entry.how)
-        reached("promoted")
+        publishing.reached("promoted")
         _remove(journal)
 
     try:
@@ -140,6 +146,7 @@ def _publish(
         if not appeared:
             take_back()
         raise
+    return left
 
 
 def finish_publication(

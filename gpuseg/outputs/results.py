@@ -11,6 +11,7 @@ import pyarrow as pa
 from gpuseg.backends.base import Backend
 from gpuseg.change import LineageEvent
 from gpuseg.errors import DataError
+from gpuseg.memory import room
 from gpuseg.outputs.public_ids import public_ids
 from gpuseg.records import (
     ColumnDecision,
@@ -23,6 +24,9 @@ from gpuseg.records import (
 )
 
 CLUSTER_COLUMN = "cluster_id"
+
+#: Rows whose scores are computed at a time.
+_BLOCK_ROWS = 1 << 20
 
 #: What ``--row-scores`` adds, in this order.
 ROW_SCORE_COLUMNS = ("cluster_distance", "second_cluster_id", "cluster_margin", "silhouette")
@@ -92,11 +96,15 @@ def row_score_columns(
         silhouette); ``silhouette`` is null for rows that were not scored.
     """
     found = backend.assign(features.X, fit.centroids, progress=no_progress)
-    own = np.sqrt(backend.to_host(found.sq_distances).astype(np.float64))
-    second = np.sqrt(backend.to_host(found.second_sq_distances).astype(np.float64))
-    margin = np.zeros_like(own)
-    np.divide(second - own, second, out=margin, where=second > 0)
-    silhouette = np.full(len(own), np.nan)
+    n_rows = len(found.labels)
+    own, margin, silhouette = (room().empty(n_rows, np.float64) for _ in range(3))
+    for start in range(0, n_rows, _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        own[rows] = np.sqrt(backend.to_host(found.sq_distances[rows]).astype(np.float64))
+        second = np.sqrt(backend.to_host(found.second_sq_distances[rows]).astype(np.float64))
+        margin[rows] = 0.0
+        np.divide(second - own[rows], second, out=margin[rows], where=second > 0)
+    silhouette[:] = np.nan
     if swept is not None:
         silhouette[swept.scored_rows] = swept.samples[len(fit.centroids)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from gpuseg.errors import ModelError, SettingsError
@@ -92,7 +93,11 @@ def _continued_by(past: PastRun, runs_dir: Path, name: str) -> EarlierModel:
     if past.earlier_run_id is None:
         return EarlierModel()
     model = load_model(runs_dir, name, past.earlier_run_id)
-    return EarlierModel(model, model.next_cluster_id)
+    born: set[int] = set()
+    if (past.run_dir / MODEL_FOLDER).is_dir():
+        born = {*load_model_folder(past.run_dir / MODEL_FOLDER).cluster_ids} - {*model.cluster_ids}
+    # runs that were refused meanwhile had taken ids as well: the first new one tells
+    return EarlierModel(model, min(born, default=model.next_cluster_id))
 
 
 def was_published(settings: Settings, name: str) -> bool:
@@ -118,8 +123,9 @@ def required_model(settings: Settings) -> StoredModel:
     return load_model(Path(settings.runs_dir), settings.model_name)
 
 
+@lru_cache(maxsize=4)
 def encoder_of(model: StoredModel) -> Encoder:
-    """Return the model's encoder.
+    """Return the model's encoder; kept, because rows may come one by one.
 
     Raises
     ------

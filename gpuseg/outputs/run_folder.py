@@ -29,9 +29,6 @@ from gpuseg.outputs.locking import is_running
 from gpuseg.outputs.manifest import MANIFEST, Manifest, manifest_bytes, manifest_dict
 from gpuseg.outputs.model_names import model_folder
 
-#: Rows plus cluster_id, kept so that a run can be published again.
-ROWS = "rows"
-
 _OWNER = ".owner.json"
 
 #: Every row with its ``cluster_id``, as published: a run can be published again from here.
@@ -89,7 +86,11 @@ class RunFolder:
                     continue
                 break
             owner = {"host": socket.gethostname(), "pid": os.getpid()}
-            write_file(folder.partial / _OWNER, json.dumps(owner).encode())
+            try:
+                write_file(folder.partial / _OWNER, json.dumps(owner).encode())
+            except BaseException:
+                folder.discard()
+                raise
         return folder
 
     def write_table(self, name: str, table: pa.Table) -> Path:

@@ -78,8 +78,8 @@ def _sample(table: Table, features: FeatureMatrix, labels: Labels, n_clusters: i
     order = np.asarray(features.order)
     if len(order) <= SKETCH_ROWS:
         return _Sample(table, features.in_table_order(labels), n_clusters)
-    rows = table.arrow.take(pa.array(order[:SKETCH_ROWS]))
-    return _Sample(Table(table.name, rows), labels[:SKETCH_ROWS], n_clusters)
+    in_table, in_matrix = features.fair_sample(SKETCH_ROWS)
+    return _Sample(table.take(in_table), labels[in_matrix], n_clusters)
 
 
 def _column(sample: _Sample, features: FeatureMatrix, place: int) -> dict[str, Any]:

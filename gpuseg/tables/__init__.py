@@ -4,10 +4,12 @@ Each warehouse system is a module that is imported when its address is given: ``
 ``adbc`` for every database with an ADBC driver, with what differs between them as data.
 """
 
+from gpuseg.tables.arriving import read_newcomers, stamp
 from gpuseg.tables.dialect import CsvOptions
 from gpuseg.tables.loading import load
 from gpuseg.tables.location import Location, locate, locate_warehouse
 from gpuseg.tables.marks import Marks, mark
+from gpuseg.tables.newness import Newcomers, Newness
 from gpuseg.tables.publishing import Output, check_output, publish
 from gpuseg.tables.reading import TableSummary, peek, read_table
 
@@ -15,6 +17,8 @@ __all__ = [
     "CsvOptions",
     "Location",
     "Marks",
+    "Newcomers",
+    "Newness",
     "Output",
     "TableSummary",
     "check_output",
@@ -24,5 +28,7 @@ __all__ = [
     "mark",
     "peek",
     "publish",
+    "read_newcomers",
     "read_table",
+    "stamp",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -22,6 +22,8 @@ from gpuseg.tables.adbc_dialect import identifier
 from gpuseg.tables.adbc_writing import Transaction, find_table
 from gpuseg.tables.agreement import SHOWN_NAMES, check_known
 from gpuseg.tables.location import Location
+from gpuseg.tables.newness import Rows
+from gpuseg.tables.spool import collected, kept
 
 
 def read(
@@ -29,9 +31,15 @@ def read(
     *,
     columns: Sequence[str] | None = None,
     query: str | None = None,
+    where: Rows | None = None,
     progress: Progress = no_progress,
 ) -> pa.Table:
     """Read named columns of a table, or the rows of a query, in batches.
+
+    Parameters
+    ----------
+    where
+        Which rows; all of them when None.
 
     Raises
     ------
@@ -51,9 +59,35 @@ def read(
             if columns is not None:
                 check_known(columns, list(types), location.display)
                 types = {name: types[name] for name in columns}
+            if where is not None:
+                there = name_of(connection, where.absent_from) if where.absent_from else ""
+                some = f"SELECT * FROM {rows} AS gpuseg_in WHERE {where.sql(there)}"
+                rows = f"({some}) AS gpuseg_rows"
             return _fetched(connection, rows, types, progress)
 
     return retried(once)
+
+
+def highest(location: Location, column: str) -> str | None:
+    """Return the highest value of a column as text; None where there is no row, or no table."""
+
+    def once() -> str | None:
+        with Connection(location, SourceError) as connection:
+            kind, schema, table = find_table(connection, location)
+            if not kind:
+                return None
+            check_known([column], list(connection.columns(schema, table)), location.display)
+            top = f"SELECT CAST(max({identifier(column)}) AS {connection.dialect.text})"
+            [(found,)] = connection.run(f"{top} FROM {name_of(connection, location)}")
+            return None if found is None else str(found)
+
+    return retried(once)
+
+
+def name_of(connection: Connection, location: Location) -> str:
+    """Return the quoted name of a table or view, or nothing where there is none."""
+    kind, schema, table = find_table(connection, location)
+    return f"{identifier(schema)}.{identifier(table)}" if kind else ""
 
 
 def peek(
@@ -134,7 +168,8 @@ def _fetched(
         texts = _table(connection, f"SELECT {again} FROM {rows}", no_progress)
         columns |= dict(zip((n for n in types if n in odd), texts.columns, strict=True))
     for name, column in columns.items():
-        columns[name] = dialect.arrived(column, types[name], name)
+        changed = dialect.arrived(column, types[name], name)
+        columns[name] = column if changed is column else kept(changed, of=len(types))
     fields = [pa.field(name, column.type) for name, column in columns.items()]
     schema = pa.schema([with_type(f, dialect, types[f.name]) for f in fields])
     return pa.Table.from_arrays(list(columns.values()), schema=schema)
@@ -151,13 +186,19 @@ def _any(flags: pa.ChunkedArray) -> bool:
 def _table(connection: Connection, sql: str, progress: Progress) -> pa.Table:
     expected = _expected_rows(connection, sql)
     stream = connection.batches(sql)
-    schema, batches, n_rows = next(stream), [], 0
-    for batch in stream:
-        batches.append(batch)
+    schema = next(stream)
+    return collected(_told(stream, expected, progress), schema)
+
+
+def _told(
+    batches: Iterable[pa.RecordBatch], expected: float, progress: Progress
+) -> Iterator[pa.RecordBatch]:
+    n_rows = 0
+    for batch in batches:
+        yield batch
         n_rows += batch.num_rows
         if expected:
             progress(min(n_rows / expected, 0.99))
-    return pa.Table.from_batches(batches, schema=schema)
 
 
 def _expected_rows(connection: Connection, sql: str) -> float:

@@ -9,6 +9,10 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from gpuseg.errors import GpusegError
+from gpuseg.tables.newness import literal
+from gpuseg.tables.newness import quoted as identifier
+
+__all__ = ["STANDARD", "Dialect", "Failure", "Travel", "identifier", "literal"]
 
 
 class Travel(NamedTuple):
@@ -93,6 +97,12 @@ class Dialect:
     type_exists
         SQL with ``{kind}`` as a literal: whether there is such a type; empty where any
         word is one.
+    text
+        The type that any value can be cast to and read as.
+    alone
+        SQL with ``{schema}`` and ``{table}``: waits until no other gpuseg adds rows to the
+        table, and keeps it so until the transaction ends; empty where the database's own
+        transactions do.
     most_name_bytes
         Longer names are cut off by the database, so they are refused.
     one_case
@@ -131,6 +141,8 @@ class Dialect:
     schema: str = ""
     insert: str = "{column}"
     type_exists: str = ""
+    text: str = "VARCHAR"
+    alone: str = ""
     most_name_bytes: int | None = None
     one_case: bool = True
     permission: str = ""
@@ -155,13 +167,3 @@ STANDARD = Dialect(
     columns="SELECT column_name, data_type FROM information_schema.columns "
     "WHERE table_schema = {schema} AND table_name = {table} ORDER BY ordinal_position",
 )
-
-
-def identifier(name: str) -> str:
-    """Return a name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Return a text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"

@@ -18,6 +18,7 @@ from gpuseg.tables import agreement
 from gpuseg.tables.adbc_connection import Connection, LostError, check_names
 from gpuseg.tables.adbc_dialect import identifier, literal
 from gpuseg.tables.location import Location
+from gpuseg.tables.newness import Newness, not_there_sql
 
 
 class _Exchange(NamedTuple):
@@ -27,6 +28,7 @@ class _Exchange(NamedTuple):
     name: str
     side: str
     fills: bool  # the old table, rather than replacing it
+    is_first: bool  # there must be no old table
 
 
 def find_table(connection: Connection, location: Location) -> tuple[str, str, str]:
@@ -75,8 +77,10 @@ class Transaction:
                 "whether tables can be exchanged safely is not known; write to a file"
             )
 
-    def stage(self, location: Location, table: pa.Table, *, append: bool) -> None:
-        """Load a table to the side and check what arrived.
+    def stage(
+        self, location: Location, table: pa.Table, *, append: bool, new: Newness | None = None
+    ) -> int:
+        """Load a table to the side, check what arrived, return how many rows are new.
 
         Raises
         ------
@@ -90,6 +94,8 @@ class Transaction:
         check_names(self._dialect, [location.schema, location.table, *names])
         if self._dialect.one_case:
             agreement.check_names(names, f"a {self._dialect.name} table")
+        if new is not None and self._dialect.alone:
+            self._connection.ask(self._dialect.alone, location.schema, location.table)
         kind, schema, name = find_table(self._connection, location)
         if kind == "view":
             raise SettingsError(f"'{location.display}' is a view; give the name of a table")
@@ -99,10 +105,10 @@ class Transaction:
             self._make_schema(schema)
         side = self._loaded(location, table, schema)
         if kind and append:
-            self._append(location, schema, name, side)
-        else:
-            fills = bool(kind) and self._must_fill(location, schema, name, side)
-            self._waiting.append(_Exchange(schema, name, side, fills))
+            return self._append(location, schema, name, side, new)
+        fills = bool(kind) and self._must_fill(location, schema, name, side)
+        self._waiting.append(_Exchange(schema, name, side, fills, new is not None))
+        return int(table.num_rows)
 
     def check(self, location: Location, schema: pa.Schema, *, append: bool) -> None:
         """Find out whether `stage` would take columns like these; nothing is committed."""
@@ -229,14 +235,19 @@ class Transaction:
 
     # -- into its place ------------------------------------------------------------------
 
-    def _append(self, location: Location, schema: str, name: str, side: str) -> None:
-        there, new = (self._connection.columns(schema, table) for table in (name, side))
-        agreement.check_agreement(location.display, there, new)
-        names = ", ".join(map(identifier, new))
-        self._connection.run(
-            f"INSERT INTO {_full(schema, name)} ({names}) SELECT {names} FROM {_full(schema, side)}"
-        )
+    def _append(
+        self, location: Location, schema: str, name: str, side: str, new: Newness | None
+    ) -> int:
+        there, added = (self._connection.columns(schema, table) for table in (name, side))
+        agreement.check_agreement(location.display, there, added)
+        names, place = ", ".join(map(identifier, added)), _full(schema, name)
+        rows = f"{_full(schema, side)} AS gpuseg_in"
+        if new is not None:
+            rows += f" WHERE {not_there_sql(new, place)}"
+        [(n_rows,)] = self._connection.run(f"SELECT count(*) FROM {rows}")
+        self._connection.run(f"INSERT INTO {place} ({names}) SELECT {names} FROM {rows}")
         self._connection.run(f"DROP TABLE {_full(schema, side)}")
+        return int(n_rows)
 
     def _must_fill(self, location: Location, schema: str, name: str, side: str) -> bool:
         """Say whether the old table must stay and be filled anew: something hangs on it."""
@@ -256,7 +267,7 @@ class Transaction:
         return True
 
     def _exchange(self, exchange: _Exchange) -> None:
-        schema, name, side, fills = exchange
+        schema, name, side, fills, is_first = exchange
         run, place = self._connection.run, _full(schema, name)
         if fills:
             run(f"TRUNCATE {place}")
@@ -269,7 +280,8 @@ class Transaction:
             heirs = self._connection.ask(self._dialect.heirs, schema, name, heir=heir)
         for (statement,) in heirs:
             run(str(statement))
-        run(f"DROP TABLE IF EXISTS {place}")
+        if not is_first:
+            run(f"DROP TABLE IF EXISTS {place}")
         run(f"ALTER TABLE {_full(schema, side)} RENAME TO {identifier(name)}")
 
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from gpuseg.backends.cpu.threads import in_threads
 from gpuseg.errors import DataError
-from gpuseg.records import Progress, no_progress
+from gpuseg.memory import room
+from gpuseg.records import Progress, no_progress, part
 from gpuseg.tables import exact_types
 from gpuseg.tables.dialect import (
     SAMPLE_BYTES,
@@ -22,12 +23,17 @@ from gpuseg.tables.dialect import (
     first_rows,
     not_text,
     parse,
+    parse_in_blocks,
     read_sample,
     sniff,
 )
 from gpuseg.tables.encodings import find_encoding, open_bytes
+from gpuseg.tables.spool import BATCH_ROWS, collected
 
 BLOCK_BYTES = 1 << 23
+
+#: Texts in memory take up to this much more than in the file: each value has an offset.
+LARGER_IN_MEMORY = 2
 
 
 def read_delimited(
@@ -47,8 +53,10 @@ def read_delimited(
         If the file is empty, a row has too many or too few values, or its bytes are not
         text in the encoding.
     """
-    dialect, texts = _read_texts(path, options)
+    dialect, texts = _read_texts(path, options, part(progress, 0.0, 0.5))
     progress(0.5)
+    if not room().holds_table(2 * texts.nbytes):
+        return _finish_in_blocks(texts, dialect, options, progress)
     return _finish(texts, dialect, options, progress)
 
 
@@ -62,13 +70,13 @@ def sample_delimited(path: Path, options: CsvOptions) -> tuple[pa.Table, int]:
     return table, len(sample)
 
 
-def _read_texts(path: Path, options: CsvOptions) -> tuple[Dialect, pa.Table]:
+def _read_texts(path: Path, options: CsvOptions, progress: Progress) -> tuple[Dialect, pa.Table]:
     encoding = find_encoding(path, options.encoding, SAMPLE_BYTES)
     for last_try in (False, True):
         sample = read_sample(path, encoding)
         dialect = sniff(path, sample, encoding, options)
         try:
-            texts = _parse_file(path, dialect)
+            texts = _parse_file(path, dialect, progress)
             _check_last_quote(path, dialect, texts)
             return dialect, texts
         except (UnicodeDecodeError, pa.ArrowInvalid) as error:
@@ -81,11 +89,16 @@ def _read_texts(path: Path, options: CsvOptions) -> tuple[Dialect, pa.Table]:
     raise AssertionError("the second try returns or raises")
 
 
-def _parse_file(path: Path, dialect: Dialect) -> pa.Table:
+def _parse_file(path: Path, dialect: Dialect, progress: Progress) -> pa.Table:
     block_bytes = BLOCK_BYTES
+    in_blocks = not room().holds_table(LARGER_IN_MEMORY * path.stat().st_size)
     while True:
         try:
             with open_bytes(path) as stream:
+                if in_blocks:
+                    reader = parse_in_blocks(stream, dialect, block_bytes)
+                    size = path.stat().st_size
+                    return collected(_told(reader, size, progress), reader.schema)
                 return parse(
                     stream,
                     dialect.separator,
@@ -102,6 +115,17 @@ def _parse_file(path: Path, dialect: Dialect) -> pa.Table:
             if "block size" not in str(error) or block_bytes > 1 << 30:
                 raise
         block_bytes *= 8  # one row is longer than a block
+
+
+def _told(
+    batches: Iterable[pa.RecordBatch], n_bytes: int, progress: Progress
+) -> Iterator[pa.RecordBatch]:
+    """Tell how much of the file was read; of a compressed one this is a guess."""
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += batch.nbytes
+        progress(min(1.0, seen / (LARGER_IN_MEMORY * n_bytes)))
 
 
 # -- what is wrong with a file -----------------------------------------------------------
@@ -178,12 +202,46 @@ def _finish(
     for column in in_threads(convert, range(n_columns)):
         typed.append(column)
         progress(0.5 + 0.5 * len(typed) / n_columns)
-    found = (
+    found = _found(dialect, decimal)
+    return pa.table(typed, names=names), (found, *notes, *_unsure(typed, names, options))
+
+
+def _finish_in_blocks(
+    texts: pa.Table, dialect: Dialect, options: CsvOptions, progress: Progress
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """Type the columns as `_finish` does, in blocks: first find the types, then convert."""
+    names, notes = _names(texts, dialect)
+    rows = texts.slice(1) if dialect.header else texts
+    decimal = options.decimal or _detected_decimal(rows)
+    batches = rows.to_batches(max_chunksize=BATCH_ROWS)
+
+    def kind_of(i: int) -> exact_types.Convert:
+        return exact_types.exact_in_pieces([batch.column(i) for batch in batches], decimal=decimal)
+
+    converters = []
+    for convert in in_threads(kind_of, range(rows.num_columns)):
+        converters.append(convert)
+        progress(0.5 + 0.3 * len(converters) / rows.num_columns)
+
+    def typed() -> Iterator[pa.RecordBatch]:
+        for number, batch in enumerate(batches, start=1):
+            pairs = zip(converters, batch.columns, strict=True)
+            arrays = [convert(column) for convert, column in pairs]
+            yield pa.RecordBatch.from_arrays(arrays, names=names)
+            progress(0.8 + 0.2 * number / len(batches))
+
+    first = next(typed())
+    table = collected(typed(), first.schema)
+    found = _found(dialect, decimal)
+    return table, (found, *notes, *_unsure(table.columns, names, options))
+
+
+def _found(dialect: Dialect, decimal: str) -> str:
+    return (
         f"CSV: separator {dialect.separator_name}, decimal sign {decimal}, encoding "
         f"{dialect.encoding.name}, quote {dialect.quote}, "
         f"{'names in the first line' if dialect.header else 'no line of names'}."
     )
-    return pa.table(typed, names=names), (found, *notes, *_unsure(typed, names, options))
 
 
 def _detected_decimal(rows: pa.Table) -> str:

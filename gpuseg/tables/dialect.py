@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -186,6 +187,22 @@ def _is_typed(texts: pa.ChunkedArray) -> bool:
 # -- parsing -----------------------------------------------------------------------------
 
 
+def parse_in_blocks(
+    stream: pa.NativeFile, dialect: Dialect, block_bytes: int
+) -> pa.csv.CSVStreamingReader:
+    """Read all records as `parse` does, a block at a time."""
+    options = _options(
+        dialect.separator,
+        dialect.quote,
+        dialect.width,
+        dialect.null_values,
+        dialect.encoding.codec,
+        block_bytes,
+        None,
+    )
+    return pa.csv.open_csv(stream, **options)
+
+
 def parse(
     stream: pa.NativeFile,
     separator: str,
@@ -198,13 +215,25 @@ def parse(
     on_bad: object = None,
 ) -> pa.Table:
     """Read all records, the first one too, as columns of text called f0, f1, …."""
+    options = _options(separator, quote, width, null_values, encoding, block_bytes, on_bad)
+    return pa.csv.read_csv(stream, **options)
+
+
+def _options(
+    separator: str,
+    quote: str,
+    width: int,
+    null_values: tuple[str, ...],
+    encoding: str,
+    block_bytes: int,
+    on_bad: object,
+) -> dict[str, Any]:
     names = [f"f{i}" for i in range(width)]
-    return pa.csv.read_csv(
-        stream,
-        read_options=pa.csv.ReadOptions(
+    return {
+        "read_options": pa.csv.ReadOptions(
             autogenerate_column_names=True, encoding=encoding, block_size=block_bytes
         ),
-        parse_options=pa.csv.ParseOptions(
+        "parse_options": pa.csv.ParseOptions(
             delimiter=separator,
             quote_char=quote,
             newlines_in_values=True,
@@ -212,13 +241,13 @@ def parse(
             ignore_empty_lines=width != 1,
             invalid_row_handler=on_bad,
         ),
-        convert_options=pa.csv.ConvertOptions(
+        "convert_options": pa.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
             null_values=list(null_values),
         ),
-    )
+    }
 
 
 def _whole_lines(data: bytes) -> bytes:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -22,12 +19,11 @@ from gpuseg.errors import (
 )
 from gpuseg.records import Progress, no_progress
 from gpuseg.tables.agreement import SHOWN_NAMES, check_agreement, check_known, check_names
+from gpuseg.tables.duckdb_file import DatabaseFile, opened, translated
 from gpuseg.tables.duckdb_types import quoted, restored, to_arrow
 from gpuseg.tables.location import Location
-
-#: Seconds to wait before each new try while another process holds the file.
-RETRY_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.5)
-
+from gpuseg.tables.newness import Newness, Rows, not_there_sql
+from gpuseg.tables.staging import check_folder
 
 # -- reading -----------------------------------------------------------------------------
 
@@ -37,9 +33,15 @@ def read(
     *,
     columns: Sequence[str] | None = None,
     query: str | None = None,
-    progress: Progress = no_progress,  # noqa: ARG001 - an embedded database is quick
+    where: Rows | None = None,
+    progress: Progress = no_progress,
 ) -> pa.Table:
     """Read a table, or the rows of a query, with what is needed to write it back unchanged.
+
+    Parameters
+    ----------
+    where
+        Which rows; all of them when None.
 
     Raises
     ------
@@ -52,19 +54,39 @@ def read(
     SourceError
         If the file stays locked or unreadable.
     """
-    with _open(location.path, SourceError) as connection:
+    with opened(location.path, SourceError) as connection:
         rows = _relation(connection, location, query)
+        if where is not None:
+            there = _name_of(connection, where.absent_from) if where.absent_from else ""
+            rows = rows.set_alias("gpuseg_in").filter(where.sql(there))
         if columns is not None:
             check_known(columns, rows.columns, location.display)
             rows = rows.project(", ".join(map(quoted, columns)))
-        return to_arrow(rows)
+        # a query would have to run twice for it
+        n_rows = 0 if query is not None else int(rows.aggregate("count(*)").fetchall()[0][0])
+        return to_arrow(rows, n_rows, progress)
+
+
+def highest(location: Location, column: str) -> str | None:
+    """Return the highest value of a column as text; None where there is no row, or no table."""
+    if not location.path.exists():
+        return None
+    with opened(location.path, SourceError) as connection:
+        there = _name_of(connection, location)
+        if not there:
+            return None
+        check_known([column], connection.sql(f"FROM {there}").columns, location.display)
+        [(top,)] = connection.execute(
+            f"SELECT CAST(max({quoted(column)}) AS VARCHAR) FROM {there}"
+        ).fetchall()
+        return None if top is None else str(top)
 
 
 def peek(
     location: Location, *, query: str | None = None, sample_rows: int
 ) -> tuple[int, list[tuple[str, str]], pa.Table]:
     """Return the number of rows, names and types of the columns, and the first rows."""
-    with _open(location.path, SourceError) as connection:
+    with opened(location.path, SourceError) as connection:
         rows = _relation(connection, location, query)
         [(n_rows,)] = rows.aggregate("count(*)").fetchall()
         types = [str(kind) for kind in rows.types]
@@ -80,10 +102,16 @@ def _relation(
 ) -> duckdb.DuckDBPyRelation:
     if query is not None:
         return _query(connection, query)
-    kind, schema, table = find_table(connection, location)
-    if not kind:
+    name = _name_of(connection, location)
+    if not name:
         raise _not_found(connection, location)
-    return connection.sql(f"FROM {_schema(connection, schema)}.{quoted(table)}")
+    return connection.sql(f"FROM {name}")
+
+
+def _name_of(connection: duckdb.DuckDBPyConnection, location: Location) -> str:
+    """Return the quoted name of a table or view, or nothing where there is none."""
+    kind, schema, table = find_table(connection, location)
+    return f"{_schema(connection, schema)}.{quoted(table)}" if kind else ""
 
 
 def _schema(connection: duckdb.DuckDBPyConnection, schema: str) -> str:
@@ -178,15 +206,18 @@ class Transaction:
         self._path = path
         was_there = path.exists()
         self._committed = False
-        _check_folder(path)
-        self._connection = _connect(path, SinkError, read_only=False)
+        check_folder(path)
+        self._file = DatabaseFile(path, SinkError, read_only=False)
+        self._connection = self._file.connection
         # somebody else may have made it in between
         self._is_new = not was_there and not _tables(self._connection)
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.begin()
 
-    def stage(self, location: Location, table: pa.Table, *, append: bool) -> None:
-        """Write a table inside the transaction and check what was written.
+    def stage(
+        self, location: Location, table: pa.Table, *, append: bool, new: Newness | None = None
+    ) -> int:
+        """Write a table inside the transaction, check what was written, return how many rows.
 
         Raises
         ------
@@ -197,8 +228,8 @@ class Transaction:
         SinkError
         """
         check_names(table.schema.names, "a DuckDB table")
-        with _translated(self._path, SinkError):
-            self._stage(location, table, append)
+        with translated(self._path, SinkError):
+            return self._stage(location, table, append, new)
 
     def check(self, location: Location, schema: pa.Schema, *, append: bool) -> None:
         """Find out whether `stage` would take columns like these; write nothing."""
@@ -206,7 +237,7 @@ class Transaction:
 
     def mark(self, location: Location, *, append: bool) -> str:  # noqa: ARG002
         """Say what the table holds inside this transaction, whatever the order of its rows."""
-        with _translated(self._path, SinkError):
+        with translated(self._path, SinkError):
             kind, schema, name = find_table(self._connection, location)
             if not kind:
                 return "nothing"
@@ -218,7 +249,7 @@ class Transaction:
 
     def commit(self) -> None:
         """Let all tables appear at once."""
-        with _translated(self._path, SinkError):
+        with translated(self._path, SinkError):
             self._connection.commit()
         self._committed = True
 
@@ -227,9 +258,9 @@ class Transaction:
         if self._is_new and not self._committed:
             # while the lock is still held: nobody else can have put anything there
             self._path.unlink(missing_ok=True)
-        self._connection.close()
+        self._file.close()
 
-    def _stage(self, location: Location, table: pa.Table, append: bool) -> None:
+    def _stage(self, location: Location, table: pa.Table, append: bool, new: Newness | None) -> int:
         connection = self._connection
         kind, schema, name = find_table(connection, location)
         if kind == "view":
@@ -240,9 +271,12 @@ class Transaction:
         try:
             connection.register("gpuseg_rows", table)
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {here}")
-            before = 0
+            before, expected = 0, table.num_rows
             if kind and append:
                 self._check_columns(location, target, rows)
+                if new is not None:
+                    rows = f"FROM ({rows}) AS gpuseg_in WHERE {not_there_sql(new, target)}"
+                    expected = self._count(f"({rows})")
                 before = self._count(target)
                 connection.execute(f"INSERT INTO {target} BY NAME {rows}")
             else:
@@ -251,11 +285,12 @@ class Transaction:
             raise _cannot_hold(table.schema) from None
         connection.unregister("gpuseg_rows")
         written = self._count(target) - before
-        if written != table.num_rows:
+        if written != expected:
             raise SinkError(
-                f"{written} of {table.num_rows} rows arrived in '{location.display}'; the "
+                f"{written} of {expected} rows arrived in '{location.display}'; the "
                 "previous table stands"
             )
+        return written
 
     def _check_columns(self, location: Location, target: str, rows: str) -> None:
         old, new = self._connection.sql(f"FROM {target}"), self._connection.sql(rows)
@@ -282,74 +317,3 @@ def _cannot_hold(schema: pa.Schema) -> DataError:
                 "hold; write to a .parquet or .arrow file"
             )
     return DataError("DuckDB cannot hold these columns; write to a .parquet or .arrow file")
-
-
-# -- the file ----------------------------------------------------------------------------
-
-
-@contextmanager
-def _open(
-    path: Path, failure: type[SourceError | SinkError]
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a database to read; a file that is not there is not made."""
-    if not path.exists():
-        raise TableNotFoundError(
-            f"there is no database '{path}'; gpuseg load FILE db.table makes one, and "
-            "--warehouse duckdb:PATH names another"
-        )
-    connection = _connect(path, failure, read_only=True)
-    try:
-        with _translated(path, failure):
-            connection.execute("SET TimeZone = 'UTC'")
-            yield connection
-    finally:
-        connection.close()
-
-
-def _check_folder(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise SettingsError(f"'{path}' cannot be made: there is no folder '{path.parent}'")
-
-
-def _connect(
-    path: Path, failure: type[SourceError | SinkError], *, read_only: bool
-) -> duckdb.DuckDBPyConnection:
-    for seconds in (*RETRY_SECONDS, None):
-        try:
-            return duckdb.connect(str(path), read_only=read_only)
-        except duckdb.ConnectionException as error:
-            # this very process has the file open, the other way round
-            if not read_only or "different configuration" not in str(error):
-                raise _failed(path, failure, error) from None
-            return duckdb.connect(str(path))
-        except duckdb.Error as error:
-            if seconds is None or "lock" not in str(error):
-                raise _failed(path, failure, error) from None
-            time.sleep(seconds)
-    raise AssertionError("the last try returns or raises")
-
-
-@contextmanager
-def _translated(path: Path, failure: type[SourceError | SinkError]) -> Iterator[None]:
-    try:
-        yield
-    except duckdb.Error as error:
-        raise _failed(path, failure, error) from None
-
-
-def _failed(
-    path: Path, failure: type[SourceError | SinkError], error: duckdb.Error
-) -> DataError | SourceError | SinkError:
-    said = str(error).partition("\n")[0]
-    if "Could not set lock" in said:
-        holder = re.search(r"PID (\d+)", said)
-        by = f" by process {holder.group(1)}" if holder else ""
-        return failure(f"'{path}' is locked{by}; close it there and run again")
-    if "different configuration" in said:
-        return failure(f"'{path}' is open for reading in this process; close it and run again")
-    if "not a valid DuckDB database" in said or "orrupt" in said:
-        return DataError(f"'{path}' is no DuckDB database, or a damaged one: {said}")
-    if isinstance(error, duckdb.ConversionException):
-        # DuckDB quotes the value, which may be a customer's
-        return DataError(f"'{path}': a value does not fit the type of its column")
-    return failure(f"'{path}': {said}")

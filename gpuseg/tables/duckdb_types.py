@@ -9,13 +9,17 @@ is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from gpuseg.errors import DataError
+from gpuseg.memory import room
+from gpuseg.memory.room import TABLE_SHARE
+from gpuseg.records import Progress, no_progress
+from gpuseg.tables.spool import BATCH_ROWS, collected
 
 #: Field metadata that holds the DuckDB type of a column.
 TYPE_KEY = b"duckdb.type"
@@ -26,14 +30,33 @@ _PLAIN = re.compile(
 )
 _WIDE_INTEGERS = ("HUGEINT", "UHUGEINT")
 
+#: With less DuckDB hardly works.
+_LEAST_MEMORY = 128 << 20
+
 
 def quoted(name: str) -> str:
     """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def to_arrow(rows: duckdb.DuckDBPyRelation) -> pa.Table:
+def within_room(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Let a connection take no more memory than a run has for a table; return it."""
+    budget = room().budget_bytes
+    if budget is not None:
+        n_bytes = max(_LEAST_MEMORY, int(TABLE_SHARE * budget))
+        connection.execute(f"SET memory_limit = '{n_bytes // 2**20}MiB'")
+    return connection
+
+
+def to_arrow(
+    rows: duckdb.DuckDBPyRelation, n_rows: int = 0, progress: Progress = no_progress
+) -> pa.Table:
     """Return rows of DuckDB as Arrow, with what is needed to write them back unchanged.
+
+    Parameters
+    ----------
+    n_rows
+        How many there are, for the progress; 0 if that is not known.
 
     Raises
     ------
@@ -45,12 +68,24 @@ def to_arrow(rows: duckdb.DuckDBPyRelation) -> pa.Table:
     travelling = (
         _travelling(name, kind, name in as_text) for name, kind in zip(names, types, strict=True)
     )
-    table = rows.project(", ".join(travelling)).to_arrow_table()
+    reader = rows.project(", ".join(travelling)).to_arrow_reader(BATCH_ROWS)
+    table = collected(_told(reader, n_rows, progress), reader.schema)
     fields = [
         field if _PLAIN.fullmatch(str(kind)) else field.with_metadata({TYPE_KEY: str(kind)})
         for field, kind in zip(table.schema, types, strict=True)
     ]
     return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
+
+
+def _told(
+    batches: Iterable[pa.RecordBatch], n_rows: int, progress: Progress
+) -> Iterator[pa.RecordBatch]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += batch.num_rows
+        if n_rows:
+            progress(min(1.0, done / n_rows))
 
 
 def _travelling(name: str, kind: Any, as_text: bool) -> str:

@@ -6,8 +6,10 @@ rules, and why they are what they are, stand in ``docs/decisions/csv-typing.md``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,9 +20,13 @@ SHORT_NUMBER = 15
 _NUMBER = r"^-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _TIMESTAMP = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
 _UTC = r"(?:Z|\+00(?::?00)?)$"
+_ZONES = ((None, "$"), ("UTC", _UTC))
 _THOUSANDS = r"^-?[1-9][0-9]{0,2},[0-9]{3}$"
 _NOT_FINITE = r"^(?:nan|NaN|-?inf)$"
 _BOOLEAN = r"^(?:true|false|True|False|TRUE|FALSE)$"
+
+#: Types a column of texts, or a piece of one; None where that would change a value.
+Convert = Callable[[Any], Any]
 
 
 def exact(texts: pa.ChunkedArray, *, decimal: str = ".") -> pa.ChunkedArray:
@@ -54,6 +60,39 @@ def exact(texts: pa.ChunkedArray, *, decimal: str = ".") -> pa.ChunkedArray:
     return texts
 
 
+def exact_in_pieces(pieces: Sequence[pa.Array], *, decimal: str = ".") -> Convert:
+    """Find the type that `exact` would give to a column, looking at one piece after another.
+
+    Returns
+    -------
+    convert
+        Gives each piece that type.
+    """
+    full = [piece for piece in pieces if piece.null_count < len(piece)]
+    for convert in _candidates(full, decimal) if full else ():
+        if all(convert(piece) is not None for piece in full) and (
+            convert not in (_some_doubles, _some_comma_doubles)
+            or any(_all(pc.is_finite(convert(piece)), any_is_enough=True) for piece in full)
+        ):
+            return convert
+    return lambda piece: piece
+
+
+def _candidates(full: Sequence[pa.Array], decimal: str) -> list[Convert]:
+    """Return the converters of `exact`, each for a piece of a column that it fits throughout."""
+    found: list[Convert] = [_integers]
+    found += [_some_doubles if decimal == "." else _some_comma_doubles, _booleans, _dates]
+    first = pc.drop_null(full[0]).slice(0, 1)
+    for zone, ending in _ZONES:
+        if _all(pc.match_substring_regex(first, _TIMESTAMP + ending)):
+            for unit in ("us", "ns"):
+                found.append(
+                    partial(_timestamps_of, pattern=_TIMESTAMP + ending, zone=zone, units=(unit,))
+                )
+            break
+    return found
+
+
 def decimal_sign(columns: list[pa.ChunkedArray]) -> str | None:
     """Return the decimal sign that these columns of text show, or None.
 
@@ -77,7 +116,7 @@ def _integers(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
     return numbers if numbers is not None and _all_equal(numbers, texts) else None
 
 
-def _doubles(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _doubles(texts: pa.ChunkedArray, *, some_finite: bool = True) -> pa.ChunkedArray | None:
     numbers = _cast(texts, pa.float64())
     if numbers is None:
         return None
@@ -86,7 +125,7 @@ def _doubles(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
     finite = pc.is_finite(pc.filter(numbers, differs))
     if not _all(pc.or_(finite, pc.match_substring_regex(odd, _NOT_FINITE))):
         return None
-    if not _all(pc.is_finite(numbers), any_is_enough=True):
+    if some_finite and not _all(pc.is_finite(numbers), any_is_enough=True):
         return None
     odd = pc.filter(odd, finite)
     if not _all(pc.match_substring_regex(odd, _NUMBER)):
@@ -107,10 +146,15 @@ def _survives(text: str) -> bool:
     return number in (Decimal(f"{double:.{digits - 1}e}"), Decimal(repr(double)))
 
 
-def _comma_doubles(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _comma_doubles(texts: pa.ChunkedArray, *, some_finite: bool = True) -> pa.ChunkedArray | None:
     if _has(texts, "."):
         return None
-    return _doubles(pc.replace_substring(texts, ",", "."))
+    return _doubles(pc.replace_substring(texts, ",", "."), some_finite=some_finite)
+
+
+#: Of a piece of a column, which need not hold a finite number by itself.
+_some_doubles: Convert = partial(_doubles, some_finite=False)
+_some_comma_doubles: Convert = partial(_comma_doubles, some_finite=False)
 
 
 def _booleans(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
@@ -128,21 +172,24 @@ def _dates(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
 def _timestamps(texts: pa.ChunkedArray) -> pa.ChunkedArray | None:
     # the first value turns most columns of text away before the pattern is tried on all
     first = pc.drop_null(texts).slice(0, 1)
-    for zone, ending in ((None, "$"), ("UTC", _UTC)):
+    for zone, ending in _ZONES:
         if _all(pc.match_substring_regex(first, _TIMESTAMP + ending)):
             return _timestamps_of(texts, _TIMESTAMP + ending, zone)
     return None
 
 
 def _timestamps_of(
-    texts: pa.ChunkedArray, pattern: str, zone: str | None
+    texts: pa.ChunkedArray,
+    pattern: str,
+    zone: str | None,
+    units: tuple[str, ...] = ("us", "ns"),
 ) -> pa.ChunkedArray | None:
     if not _all(pc.match_substring_regex(texts, pattern)):
         return None
     if zone:
         texts = pc.replace_substring_regex(texts, _UTC, "Z")
-    stamps = _cast(texts, pa.timestamp("us", zone))
-    return stamps if stamps is not None else _cast(texts, pa.timestamp("ns", zone))
+    stamps = (_cast(texts, pa.timestamp(unit, zone)) for unit in units)
+    return next((found for found in stamps if found is not None), None)
 
 
 def _cast(texts: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:

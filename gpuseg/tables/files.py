@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -11,13 +11,19 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from gpuseg.errors import DataError, TableNotFoundError
-from gpuseg.records import Progress
+from gpuseg.memory import room
+from gpuseg.records import Progress, no_progress
 from gpuseg.tables.agreement import check_known, check_names
 from gpuseg.tables.delimited import read_delimited
 from gpuseg.tables.dialect import CsvOptions
-from gpuseg.tables.duckdb_types import quoted
+from gpuseg.tables.duckdb_types import quoted, within_room
 from gpuseg.tables.json_lines import read_json
 from gpuseg.tables.location import Location, format_suffix
+from gpuseg.tables.spool import BATCH_ROWS, collected
+
+#: Values in memory take up to this much more than in a Parquet file before compression, where
+#: repeated ones are kept once.
+LARGER_IN_MEMORY = 3
 
 
 def read(
@@ -40,11 +46,11 @@ def read(
     if location.kind == "folder":
         return _read_parts(location, columns, progress), notes
     if location.format == "parquet":
-        return _read_parquet(location, location.path, columns), notes
+        return _read_parquet(location, location.path, columns, progress), notes
     if location.format == "csv":
         table, notes = read_delimited(location.path, csv, progress=progress)
     elif location.format == "arrow":
-        table = _read_arrow(location.path)
+        table = _read_arrow(location.path, progress)
     else:
         table = read_json(location.path)
     return _selected(location, table, columns), notes
@@ -57,12 +63,41 @@ def _selected(location: Location, table: pa.Table, columns: Sequence[str] | None
     return table.select(list(columns))
 
 
-def _read_parquet(location: Location, path: Path, columns: Sequence[str] | None) -> pa.Table:
+def _read_parquet(
+    location: Location, path: Path, columns: Sequence[str] | None, progress: Progress
+) -> pa.Table:
     with pq.ParquetFile(path) as file:
-        if columns is None:
+        if columns is not None:
+            check_known(columns, file.schema_arrow.names, location.display)
+            return file.read(columns=list(columns)).select(list(columns))
+        if room().holds_table(LARGER_IN_MEMORY * _stored_bytes(file)):
             return file.read()
-        check_known(columns, file.schema_arrow.names, location.display)
-        return file.read(columns=list(columns)).select(list(columns))
+        n_rows = file.metadata.num_rows
+        return collected(_batches(file, part_of(progress, n_rows)), file.schema_arrow)
+
+
+def _stored_bytes(file: pq.ParquetFile) -> int:
+    """Return what the values take in the file before they are compressed."""
+    groups = range(file.metadata.num_row_groups)
+    return sum(file.metadata.row_group(number).total_byte_size for number in groups)
+
+
+def _batches(file: pq.ParquetFile, tell: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
+    for batch in file.iter_batches(BATCH_ROWS):
+        tell(batch.num_rows)
+        yield batch
+
+
+def part_of(progress: Progress, n_rows: int) -> Callable[[int], None]:
+    """Return what to call with the rows that came in, so that progress is told."""
+    done = 0
+
+    def tell(n_more: int) -> None:
+        nonlocal done
+        done += n_more
+        progress(min(1.0, done / max(n_rows, 1)))
+
+    return tell
 
 
 def parts(folder: Path) -> list[Path]:
@@ -88,10 +123,14 @@ def parts(folder: Path) -> list[Path]:
     return found
 
 
+def is_part(entry: Path) -> bool:
+    """Say whether a folder's entry is a part."""
+    return entry.name[0] not in "._" and entry.suffix.lower() == ".parquet" and entry.is_file()
+
+
 def is_part_or_hidden(entry: Path) -> bool:
     """Say whether a folder's entry is a part, or one of those that readers pass over."""
-    is_part = entry.is_file() and entry.suffix.lower() == ".parquet"
-    return is_part or entry.name[0] in "._"
+    return entry.name[0] in "._" or is_part(entry)
 
 
 def check_part(part: Path, schema: pa.Schema, first: pa.Schema) -> None:
@@ -116,21 +155,53 @@ def _read_parts(location: Location, columns: Sequence[str] | None, progress: Pro
     first = pq.read_schema(files[0])
     for part in files[1:]:  # all schemas before any rows
         check_part(part, pq.read_schema(part), first)
+    if columns is None and not _held_in_parts(files):
+        n_rows = sum(pq.read_metadata(part).num_rows for part in files)
+        return collected(_batches_of(files, first, part_of(progress, n_rows)), first)
     tables = []
     for part in files:
-        tables.append(_read_parquet(location, part, columns))
+        tables.append(_read_parquet(location, part, columns, no_progress))
         progress(len(tables) / len(files))
     # parts may carry other metadata; the first one's stands
     return pa.concat_tables(table.cast(tables[0].schema) for table in tables)
 
 
-def _read_arrow(path: Path) -> pa.Table:
+def _held_in_parts(files: Sequence[Path]) -> bool:
+    n_bytes = 0
+    for part in files:
+        with pq.ParquetFile(part) as file:
+            n_bytes += _stored_bytes(file)
+    return room().holds_table(LARGER_IN_MEMORY * n_bytes)
+
+
+def _batches_of(
+    files: Sequence[Path], schema: pa.Schema, tell: Callable[[int], None]
+) -> Iterator[pa.RecordBatch]:
+    for part in files:
+        with pq.ParquetFile(part) as file:
+            for batch in _batches(file, tell):
+                yield batch.cast(schema)
+
+
+def _read_arrow(path: Path, progress: Progress) -> pa.Table:
     with pa.OSFile(str(path)) as source:
         try:
-            return pa.ipc.open_file(source).read_all()
+            reader = pa.ipc.open_file(source)
+            numbers = range(reader.num_record_batches)
+            batches: Iterator[pa.RecordBatch] = (reader.get_batch(number) for number in numbers)
         except pa.ArrowInvalid:
             source.seek(0)
-            return pa.ipc.open_stream(source).read_all()
+            batches = reader = pa.ipc.open_stream(source)
+        told = _told(batches, source, path.stat().st_size, progress)
+        return collected(told, reader.schema)
+
+
+def _told(
+    batches: Iterable[pa.RecordBatch], source: pa.NativeFile, n_bytes: int, progress: Progress
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch
+        progress(min(1.0, source.tell() / max(n_bytes, 1)))
 
 
 # -- writing -----------------------------------------------------------------------------
@@ -165,16 +236,22 @@ def check_writable(schema: pa.Schema, kind: str) -> None:
     """
     if kind in ("csv", "jsonl"):
         check_names(schema.names, "such a file")
-    if kind != "parquet":
+    if kind != "parquet" or _fits_parquet(schema):
         return
     for field in schema:
-        try:
-            pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
-        except pa.ArrowException:
+        if not _fits_parquet(pa.schema([field])):
             raise DataError(
                 f"column '{field.name}' has type {field.type}, which Parquet cannot hold; write "
                 "to a .arrow file or a DuckDB table"
-            ) from None
+            )
+
+
+def _fits_parquet(schema: pa.Schema) -> bool:
+    try:
+        pq.write_table(schema.empty_table(), pa.BufferOutputStream())
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def _write_parquet(path: Path, table: pa.Table, _suffix: str) -> int:
@@ -213,7 +290,7 @@ def _copy(path: Path, table: pa.Table, options: str, suffix: str) -> int:
     compression = "gzip" if suffix.endswith(".gz") else "none"
     columns = ", ".join(map(quoted, table.column_names))
     target = str(path).replace("'", "''")
-    with duckdb.connect() as connection:
+    with within_room(duckdb.connect()) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("gpuseg_rows", table)
         copied = connection.execute(

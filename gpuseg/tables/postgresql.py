@@ -173,6 +173,8 @@ POSTGRESQL = Dialect(
         "SET datestyle = 'ISO'",
         "SET intervalstyle = 'postgres'",
         _LOCK_TIMEOUT,
+        # whoever waited for a lock must see what was added meanwhile
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED",
     ),
     # all statements of a read see the same rows
     reading=("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",),
@@ -193,6 +195,10 @@ POSTGRESQL = Dialect(
     insert="CAST({column} AS {kind})",
     type_exists="SELECT count(*) FROM pg_type WHERE format_type(oid, NULL) = "
     "regexp_replace({kind}, '\\(\\d+(,-?\\d+)?\\)', '')",
+    text="text",
+    # a lock of our own, because LOCK TABLE takes privileges that an INSERT does not
+    alone="SELECT pg_advisory_xact_lock(hashtext('gpuseg'), "
+    "hashtext(lower({schema} || '.' || {table})))::text",
     most_name_bytes=63,
     one_case=False,
     permission=_PERMISSION,

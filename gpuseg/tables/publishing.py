@@ -26,8 +26,9 @@ from gpuseg.tables import files
 from gpuseg.tables.agreement import check_agreement
 from gpuseg.tables.location import Location
 from gpuseg.tables.marks import Marks, file_marks
-from gpuseg.tables.reading import read_table
-from gpuseg.tables.staging import StagingFolder, Swap, check_folder
+from gpuseg.tables.newness import Newness, not_there
+from gpuseg.tables.reading import read_narrow, read_table
+from gpuseg.tables.staging import FolderLock, StagingFolder, Swap, check_folder
 from gpuseg.tables.systems import Transaction, system
 
 TEXT_FORMATS = ("csv", "jsonl")
@@ -35,19 +36,28 @@ NOTHING = "nothing"
 
 
 class Output(NamedTuple):
-    """A table and where it goes; appended to what is there, or in its place."""
+    """A table and where it goes; appended to what is there, or in its place.
+
+    Parameters
+    ----------
+    new
+        Append only rows that are not there yet: looked up in the very step that adds them, so
+        that no row comes twice, whatever others do meanwhile.
+    """
 
     location: Location
     arrow: pa.Table
     append: bool = False
+    new: Newness | None = None
 
 
 def publish(
     outputs: Sequence[Output],
     *,
+    last_look: Callable[[], None] | None = None,
     first: Callable[[list[Marks]], None] | None = None,
     then: Callable[[], None] | None = None,
-) -> None:
+) -> tuple[int, ...]:
     """Write tables so that all of them appear, or none.
 
     Parameters
@@ -56,11 +66,19 @@ def publish(
         Files, and tables of one or more databases. To append, the columns must have the
         same names and types as those that are there, in any order; a table that is not
         there is made.
+    last_look
+        Called when all is written to the side and no other gpuseg can write there; if it
+        raises, nothing appears.
     first
         Called when all is written to the side, before anything appears, with what tells later
         of each output whether it has appeared; if it raises, nothing appears.
     then
         Called when all of it has appeared; no interrupt comes between.
+
+    Returns
+    -------
+    n_rows
+        How many rows went to each.
 
     Raises
     ------
@@ -73,16 +91,21 @@ def publish(
     """
     _check_places([output.location for output in outputs])
     with _Stage(marking=first is not None) as stage:
+        written = []
         for position, output in enumerate(outputs):
             reached(f"stage {position}")
-            stage.add(output)
+            written.append(stage.add(output))
+        stage.lock()
         reached("staged")
+        if last_look is not None:
+            last_look()
         with interrupts_held():
             if first is not None:
                 first(stage.marks)
             stage.swap()
             if then is not None:
                 then()
+    return tuple(written)
 
 
 def check_output(location: Location, schema: pa.Schema, *, append: bool = False) -> None:
@@ -144,6 +167,7 @@ class _Stage:
     transactions: dict[str, Transaction] = field(default_factory=dict)
     folders: dict[Path, StagingFolder] = field(default_factory=dict)
     swaps: list[Swap] = field(default_factory=list)
+    locks: dict[Path, FolderLock] = field(default_factory=dict)
 
     def __enter__(self) -> _Stage:
         return self
@@ -153,28 +177,57 @@ class _Stage:
             transaction.close()
         for folder in self.folders.values():
             folder.close()
+        for lock in self.locks.values():
+            lock.close()
 
-    def add(self, output: Output) -> None:
-        """Write an output to the side and check it."""
-        location, table, append = output
+    def add(self, output: Output) -> int:
+        """Write an output to the side, check it, and return how many rows it brings."""
+        location, table, append, new = output
         if location.in_warehouse:
-            database = location.database
-            if database not in self.transactions:
-                self.transactions[database] = system(location).begin(location)
-            transaction = self.transactions[database]
-            before = transaction.mark(location, append=append) if self.marking else ""
-            transaction.stage(location, table, append=append)
-            if self.marking:
-                self.marks.append(Marks(before, transaction.mark(location, append=append)))
-            return
+            return self._add_to_database(output)
         target = location.path.resolve()  # what a link points to is replaced, not the link
         _check_file(location, target, table.schema, append)
-        if append and target.exists() and location.kind == "file":
+        if append:
+            self._lock(target.parent)  # what is read now must be there still when it is replaced
+        there = append and target.exists()
+        if there and new is not None:
+            table = _not_there(location, table, new)
+        n_rows = int(table.num_rows)
+        if there and not n_rows and new is not None:
+            return 0
+        if there and location.kind == "file":
             table = _appended(location, table)
         with _file_errors(location):
             if target.parent not in self.folders:
                 self.folders[target.parent] = StagingFolder(target.parent)
             self._write(location, target, table, append)
+        return n_rows
+
+    def _add_to_database(self, output: Output) -> int:
+        location, table, append, new = output
+        database = location.database
+        if database not in self.transactions:
+            if new is not None and not location.address:
+                # threads of one process share a database's file, and so its own lock
+                check_folder(location.path)
+                self._lock(location.path.resolve().parent)
+            self.transactions[database] = system(location).begin(location)
+        transaction = self.transactions[database]
+        before = transaction.mark(location, append=append) if self.marking else ""
+        n_rows = transaction.stage(location, table, append=append, new=new)
+        if self.marking:
+            self.marks.append(Marks(before, transaction.mark(location, append=append)))
+        return n_rows
+
+    def lock(self) -> None:
+        """Wait for others who replace or add to files in the same folders."""
+        for folder in sorted(self.folders):
+            self._lock(folder)
+
+    def _lock(self, folder: Path) -> None:
+        if folder not in self.locks:
+            with _file_errors_at(folder):
+                self.locks[folder] = FolderLock(folder)
 
     def _write(self, location: Location, target: Path, table: pa.Table, append: bool) -> None:
         suffix = files.suffix_of(location)
@@ -237,6 +290,14 @@ def _file_errors_at(path: Path) -> Iterator[None]:
         raise SinkError(f"'{path}' was not written ({said}); the previous one stands") from None
 
 
+def _not_there(location: Location, table: pa.Table, new: Newness) -> pa.Table:
+    """Return the rows that a file, or a folder of parts, does not hold."""
+    if location.kind == "folder" and not any(map(files.is_part, location.path.iterdir())):
+        return table
+    columns = new.columns[:1]  # by its id a row is known; only without one by its watermark
+    return not_there(table, read_narrow(location, columns), new)
+
+
 # -- append ------------------------------------------------------------------------------
 
 
@@ -268,7 +329,8 @@ def _agreeing(location: Location, table: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 
 def _type_names(schema: pa.Schema) -> dict[str, str]:
-    return {column.name: str(column.type) for column in schema}
+    # the width of a text's offsets says nothing of its values; they are cast anyway
+    return {column.name: str(column.type).removeprefix("large_") for column in schema}
 
 
 def _kinds(table: pa.Table) -> dict[str, str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gpuseg.errors import DataError, SettingsError, SourceError, TableNotFoundError, did_you_mean
 from gpuseg.records import Progress, Table, no_progress
-from gpuseg.tables import files
+from gpuseg.tables import files, parquet_parts
+from gpuseg.tables.agreement import check_known
 from gpuseg.tables.delimited import sample_delimited
 from gpuseg.tables.dialect import CsvOptions
 from gpuseg.tables.json_lines import sample_json
@@ -100,6 +102,47 @@ def read_table(
     _check_columns(location, arrow.column_names)
     progress(1.0)
     return Table(location.display, arrow, notes, source, location.leave_out)
+
+
+def read_narrow(location: Location, columns: Sequence[str]) -> pa.Table:
+    """Read a few columns of a file or a folder that is read again soon.
+
+    Raises
+    ------
+    GpusegError
+        As `read_table`.
+    """
+    if location.format != "parquet":
+        return read_table(location, columns=columns).arrow
+    with _file_errors(location):
+        return parquet_parts.read_narrow(location, columns)
+
+
+def read_chosen(
+    location: Location,
+    columns: Sequence[str],
+    choose: Callable[[pa.Table], Any],
+    *,
+    csv: CsvOptions = _PLAIN_CSV,
+) -> pa.Table:
+    """Read the rows of a file, or of a folder, that a look at some of its columns chooses.
+
+    Parameters
+    ----------
+    choose
+        Gets these columns and returns a truth value for each row.
+
+    Raises
+    ------
+    GpusegError
+        As `read_table`.
+    """
+    with _file_errors(location):
+        if location.format == "parquet":
+            return parquet_parts.read_chosen(location, columns, choose)
+        rows, _notes = files.read(location, columns=None, csv=csv, progress=no_progress)
+        check_known(columns, rows.column_names, location.display)
+        return rows.filter(choose(rows))
 
 
 def peek(

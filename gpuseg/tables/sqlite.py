@@ -18,6 +18,7 @@ SQLITE = Dialect(
     # the type of a column is that of its values, and the driver judges by the first batch
     statement_options={"adbc.sqlite.query.batch_rows": str(10**9)},
     writes=True,
+    text="TEXT",
     bystanders="SELECT 'table ' || m.name, 1 FROM main.sqlite_master m, "
     "pragma_foreign_key_list(m.name) f WHERE m.type = 'table' AND lower(f.\"table\") = "
     "lower({table}) AND lower(m.name) <> lower({table})",

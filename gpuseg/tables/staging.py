@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ from pathlib import Path
 from gpuseg.errors import SettingsError, SinkError
 
 PREFIX = ".gpuseg-"
+
+#: How long to wait for another process that writes in the same folder, and between two looks.
+LOCK_SECONDS = 60.0
+LOCK_PAUSE_SECONDS = 0.01
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -51,6 +56,34 @@ def remove_leftovers(parent: Path) -> None:
                     shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+class FolderLock:
+    """Nobody else adds to the files of a folder, or to a database in it, or replaces them.
+
+    The lock is the system's own: it ends with the process, however that ends.
+
+    Raises
+    ------
+    SinkError
+        If somebody holds it for too long.
+    """
+
+    def __init__(self, folder: Path, wait_seconds: float = LOCK_SECONDS) -> None:
+        self._lock = os.open(folder, os.O_RDONLY)
+        deadline = time.monotonic() + wait_seconds
+        while not _try_lock(self._lock):
+            if time.monotonic() > deadline:
+                os.close(self._lock)
+                raise SinkError(
+                    f"another gpuseg has been writing in '{folder}' for {wait_seconds:.0f} "
+                    "seconds; the previous tables stand; run again when it is done"
+                )
+            time.sleep(LOCK_PAUSE_SECONDS)
+
+    def close(self) -> None:
+        """Let others write."""
+        os.close(self._lock)
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -93,7 +126,7 @@ class Swap:
         else:
             self.staged.rename(self.target)
         self.done = True
-        sync(self.target.parent)
+        _sync_one(self.target.parent)
 
     def undo(self) -> None:
         """Put the previous one back."""
@@ -113,7 +146,11 @@ def sync(path: Path) -> None:
     if path.is_dir():
         for entry in path.iterdir():
             if entry.is_file():
-                sync(entry)
+                _sync_one(entry)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

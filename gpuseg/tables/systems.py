@@ -10,13 +10,22 @@ import pyarrow as pa
 
 from gpuseg.records import Progress
 from gpuseg.tables.location import SYSTEMS, Location
+from gpuseg.tables.newness import Newness, Rows
 
 
 class Transaction(Protocol):
     """Tables of one database that appear together, or not at all."""
 
-    def stage(self, location: Location, table: pa.Table, *, append: bool) -> None:
-        """Write a table where nobody sees it yet, and check what was written."""
+    def stage(
+        self, location: Location, table: pa.Table, *, append: bool, new: Newness | None = None
+    ) -> int:
+        """Write a table where nobody sees it yet, check it, and return how many rows it has.
+
+        Parameters
+        ----------
+        new
+            Append only rows that are not there; nobody else adds any until the commit.
+        """
 
     def check(self, location: Location, schema: pa.Schema, *, append: bool) -> None:
         """Find out whether `stage` would take such a table; leave nothing behind."""
@@ -44,9 +53,13 @@ class System(Protocol):
         *,
         columns: Sequence[str] | None,
         query: str | None,
+        where: Rows | None = None,
         progress: Progress,
     ) -> pa.Table:
-        """Read a table, or the rows of a query."""
+        """Read a table, or the rows of a query; all rows, or those of `where`."""
+
+    def highest(self, location: Location, column: str) -> str | None:
+        """Return the highest value of a column as text; None where there is no row or table."""
 
     def peek(
         self, location: Location, *, query: str | None, sample_rows: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,6 +13,8 @@ from gpuseg.errors import DataError, SettingsError, SourceError
 from gpuseg.records import Progress, no_progress
 from gpuseg.tables.agreement import check_known
 from gpuseg.tables.location import Location
+from gpuseg.tables.newness import Rows
+from gpuseg.tables.spool import collected
 from gpuseg.tables.treasure_data_catalog import (
     TableFacts,
     count_rows,
@@ -22,7 +24,7 @@ from gpuseg.tables.treasure_data_catalog import (
 )
 from gpuseg.tables.treasure_data_client import NO_ANSWER, ask, connected
 from gpuseg.tables.treasure_data_types import arrow_schema
-from gpuseg.tables.treasure_data_writing import Transaction
+from gpuseg.tables.treasure_data_writing import NO_NEWCOMERS, Transaction
 
 if TYPE_CHECKING:  # the client module says what to do where it is not installed
     import pytd
@@ -53,6 +55,7 @@ def read(
     *,
     columns: Sequence[str] | None = None,
     query: str | None = None,
+    where: Rows | None = None,
     progress: Progress = no_progress,
 ) -> pa.Table:
     """Read named columns of a table, or the rows of a query, block by block.
@@ -68,6 +71,8 @@ def read(
     SourceError
         If the service failed, also when asked again.
     """
+    if where is not None:
+        raise SettingsError(f"'{location.display}': {NO_NEWCOMERS}")
     with connected(SourceError) as client:
         if query is not None:
             text = _checked(query)
@@ -75,6 +80,16 @@ def read(
         facts = find(client, location)
         sql = f"SELECT {_names(location, facts, columns)} FROM {quoted_table(location)}"
         return ask(lambda: _fetch(client, sql, facts.n_rows, progress))
+
+
+def highest(location: Location, _column: str) -> str | None:
+    """Refuse to be watched.
+
+    Raises
+    ------
+    SettingsError
+    """
+    raise SettingsError(f"'{location.display}': {NO_NEWCOMERS}")
 
 
 def peek(
@@ -99,17 +114,21 @@ def _fetch(client: pytd.Client, sql: str, n_expected: int, progress: Progress) -
     try:
         cursor.execute(sql)
         schema = arrow_schema(cursor.description or [])
-        batches: list[pa.RecordBatch] = []
-        n_rows = 0
-        while rows := cursor.fetchmany(BLOCK_ROWS):
-            batches.append(_block(rows, schema))
-            n_rows += len(rows)
-            if n_expected:
-                progress(min(n_rows / n_expected, 1.0))
-        return pa.Table.from_batches(batches, schema)
+        return collected(_blocks(cursor, schema, n_expected, progress), schema)
     finally:
         with contextlib.suppress(*NO_ANSWER):
             cursor.close()
+
+
+def _blocks(
+    cursor: Any, schema: pa.Schema, n_expected: int, progress: Progress
+) -> Iterator[pa.RecordBatch]:
+    n_rows = 0
+    while rows := cursor.fetchmany(BLOCK_ROWS):
+        yield _block(rows, schema)
+        n_rows += len(rows)
+        if n_expected:
+            progress(min(n_rows / n_expected, 1.0))
 
 
 def _block(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from gpuseg.errors import SettingsError, SinkError, UnsureError
 from gpuseg.tables.agreement import check_agreement
 from gpuseg.tables.location import Location
+from gpuseg.tables.newness import Newness
 from gpuseg.tables.treasure_data_catalog import count_rows, quoted, tables_of
 from gpuseg.tables.treasure_data_client import (
     NO_ANSWER,
@@ -23,6 +24,11 @@ from gpuseg.tables.treasure_data_client import (
 from gpuseg.tables.treasure_data_import import Import, new_name, remove_leftovers
 from gpuseg.tables.treasure_data_site import Site
 from gpuseg.tables.treasure_data_types import TIME, check_table_name, declared, prepared
+
+NO_NEWCOMERS = (
+    "Treasure Data cannot look for rows and add the missing ones in one step, so that no row "
+    "comes twice; schedule gpuseg assign instead, or watch a file, DuckDB or PostgreSQL"
+)
 
 
 class _Side(NamedTuple):
@@ -70,7 +76,9 @@ class Transaction:
                 new = dict(schema_to_declare) | {TIME: "long"}
                 check_agreement(location.display, _plain_types(facts.columns), new)
 
-    def stage(self, location: Location, table: pa.Table, *, append: bool) -> None:
+    def stage(
+        self, location: Location, table: pa.Table, *, append: bool, new: Newness | None = None
+    ) -> int:
         """Write a table to the side, or rows to append into an import, and count them.
 
         Raises
@@ -81,6 +89,8 @@ class Transaction:
         SinkError
             If the service failed, or rows did not arrive.
         """
+        if new is not None:
+            raise SettingsError(f"'{location.display}': {NO_NEWCOMERS}")
         self.check(location, table.schema, append=append)
         rows, schema = prepared(table)
         database, target = location.schema.lower(), location.table.lower()
@@ -92,6 +102,7 @@ class Transaction:
                 staged = Import(self._client, database, target)
                 self._imports.append(staged)
                 staged.stage(rows)
+        return int(table.num_rows)
 
     def _stage_beside(
         self, database: str, target: str, rows: pa.Table, schema: list[list[str]], *, is_new: bool

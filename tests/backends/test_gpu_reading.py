@@ -318,9 +318,9 @@ def test_what_was_read_is_gone_before_the_matrix_is_made(tmp_path):
             read.extend(map(weakref.ref, found.values()))
             return found
 
-        def matrix(self, features):
+        def matrix(self, features, order=None):
             alive.extend(array for array in (ref() for ref in read) if array is not None)
-            return super().matrix(features)
+            return super().matrix(features, order)
 
     prepared(tmp_path, Watched(StrictDevice(), cuml_on_host.libraries()))
     assert len(read) == 6

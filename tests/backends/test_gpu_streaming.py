@@ -22,6 +22,7 @@ from gpuseg.backends.select import Engine
 from gpuseg.clustering import kmeans
 from gpuseg.errors import DeviceMemoryError
 from gpuseg.explain import explain
+from gpuseg.memory import Room
 from gpuseg.records import Table, no_progress
 from gpuseg.settings import resolve
 
@@ -150,6 +151,22 @@ def test_operations_on_a_device_that_holds_a_third_of_the_rows(name, caplog):
     assert caplog.messages == []
     assert memory.n_bytes / 4 < memory.peak <= memory.n_bytes
     assert memory.used == 0
+
+
+@pytest.mark.parametrize("writable", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_rows_may_lie_in_a_mapped_file(name, writable, tmp_path):
+    """What memory does not hold comes as mapped pages, which some may only read."""
+    case = CASES[name]
+    X, labels = rows(case.n_samples, case.n_features)
+    mapped = Room(1, tmp_path).empty(X.shape, X.dtype)
+    mapped[:] = X
+    mapped.flags.writeable = writable
+    memory = a_third(name)
+    with counted(memory):
+        engine = GpuBackend(CountedDevice(memory), cuml_on_host.libraries(), streams=True)
+        found = on_host(engine, case.work(engine, mapped, labels))
+    assert_same(found, streamed(name, a_third(name)), None)
 
 
 def test_k_means_lets_the_rows_by_as_often_as_its_slowest_run_needs(monkeypatch):

@@ -117,6 +117,7 @@ def test_the_explaining_tables_have_the_contracts_columns(ran):
     assert table(folder, "out.k").columns == [
         "n_clusters", "silhouette", "silhouette_stderr", "method", "inertia",
         "calinski_harabasz", "davies_bouldin", "min_cluster_share", "stability", "chosen",
+        "silhouette_low", "silhouette_high",
     ]  # fmt: skip
     assert table(folder, "out.rules").columns == [
         "cluster_id", "rule", "sql", "coverage", "precision",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gpuseg.cli import app
+from gpuseg.outputs import comparison
 
 RUN = (
     "run", "--input-table", "customers.parquet", "--output-table", "out.segments",
@@ -36,7 +38,14 @@ def gpuseg(folder: Path, *arguments: str, env: dict[str, str] | None = None):
     )
 
 
+def look(folder: Path, *arguments: str):
+    """Run a quick command in this process."""
+    with contextlib.chdir(folder):
+        return CliRunner().invoke(app, arguments)
+
+
 def customers(n: int, seed: int) -> pl.DataFrame:
+    """Three kinds of customers."""
     rng = np.random.default_rng(seed)
     group = rng.integers(0, 3, n)
     return pl.DataFrame(
@@ -45,6 +54,7 @@ def customers(n: int, seed: int) -> pl.DataFrame:
             "spend": np.round(rng.normal(np.array([10, 50, 90])[group], 3), 2),
             "since": np.datetime64("2026-01-01") - rng.integers(0, 900, n).astype("m8[D]"),
             "visits": rng.poisson(np.array([2, 20, 8])[group]),
+            "city": np.array(["Rome", "Oslo", "Lima"])[group],
         }
     )
 
@@ -63,7 +73,7 @@ def published(folder: Path) -> tuple[pl.DataFrame, bytes, bytes]:
 
 
 def history(folder: Path) -> list[dict]:
-    return json.loads(gpuseg(folder, "models", "history", "m", "--json").stdout)
+    return json.loads(look(folder, "models", "history", "m", "--json").stdout)
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +146,11 @@ def test_history_says_what_became_of_each_run(three_nights):
     assert [run["is_current"] for run in runs] == [False, True, False]
     assert [run["n_rows"] for run in runs] == [200, 220, 240]
     assert "min_silhouette" in runs[2]["reasons"][0]
-    shown = gpuseg(folder, "models", "history", "m").stdout
+    shown = look(folder, "models", "history", "m").stdout
     assert f"{ids[1]} *" in shown
     assert "below min_silhouette 0.99" in shown
-    missing = gpuseg(folder, "models", "history", "mm")
-    assert missing.returncode == 2
+    missing = look(folder, "models", "history", "mm")
+    assert missing.exit_code == 2
     assert "did you mean 'm'" in missing.stderr
 
 
@@ -209,8 +219,8 @@ def test_from_another_folder_relative_names_are_refused(three_nights, tmp_path):
 def test_two_runs_are_compared(three_nights):
     folder, kept = three_nights
     ids = [json.loads(process.stdout)["run_id"] for process, _ in kept]
-    compared = gpuseg(folder, "models", "diff", "m", ids[1], ids[2], "--json")
-    assert compared.returncode == 0, compared.stderr
+    compared = look(folder, "models", "diff", "m", ids[1], ids[2], "--json")
+    assert compared.exit_code == 0, compared.stderr
     found = json.loads(compared.stdout)
     assert found["facts"]["n_rows"] == [220, 240]
     assert found["settings"]["min_silhouette"] == [None, 0.99]
@@ -222,13 +232,28 @@ def test_two_runs_are_compared(three_nights):
     assert sum(cell["n_rows"] for cell in agreement["overlap"]) == 220
     assert -1 <= agreement["adjusted_rand"] <= 1
     assert {move["cluster_id"] for move in found["moves"]} <= {0, 1, 2, 3}
-    shown = gpuseg(folder, "models", "diff", "m", ids[1], ids[2])
+    shown = look(folder, "models", "diff", "m", ids[1], ids[2])
     assert "adjusted Rand index" in shown.stdout
-    same = json.loads(gpuseg(folder, "models", "diff", "m", ids[1], ids[1], "--json").stdout)
+    same = json.loads(look(folder, "models", "diff", "m", ids[1], ids[1], "--json").stdout)
     assert same["agreement"]["adjusted_rand"] == 1
     assert same["agreement"]["same_id"] == 1
     assert {move["distance"] for move in same["moves"]} == {0.0}
     assert same["settings"] == {}
+
+
+def test_a_comparison_hides_what_a_run_hides(nights, monkeypatch):
+    folder, kept = nights
+    first, second = (json.loads(process.stdout)["run_id"] for process, _ in kept[:2])
+    monkeypatch.setattr(comparison, "_MOST_FEATURES", 99)
+    assert "city = " in look(folder, "models", "diff", "m", first, second).stdout
+    path = folder / f"gpuseg_runs/m/{second}/manifest.json"
+    facts = json.loads(path.read_text())
+    facts["settings"]["hide_table_contents"] = True
+    path.write_text(json.dumps(facts))
+    for extra in ((), ("--json",)):
+        shown = look(folder, "models", "diff", "m", first, second, *extra).stdout
+        assert "city" in shown
+        assert not any(city in shown for city in ("Rome", "Oslo", "Lima"))
 
 
 def test_a_past_run_is_done_again_with_the_same_result(nights):

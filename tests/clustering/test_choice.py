@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.clustering.choice import choose, number_by_size
-from gpuseg.clustering.sweep import possible_k_values, rows_to_score, silhouette_work
+from gpuseg.clustering.sweep import possible_k_values, silhouette_work
 from gpuseg.errors import DataError
 from gpuseg.records import KMeansFit, KScore, SweepResult
 
@@ -20,14 +22,15 @@ def fit_of(X: np.ndarray, labels: np.ndarray) -> KMeansFit:
     return KMeansFit(centroids, labels.astype(np.int32), 1.0, 1)
 
 
-def sweep_of(silhouettes: dict[int, float], stderr: float = 0.0, share: float = 0.2):
+def sweep_of(silhouettes: dict[int, float], share: float = 0.2, **found):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(1000, 2)).astype(np.float32)
     fits, scores = {}, {}
     for k, silhouette in silhouettes.items():
         fits[k] = fit_of(X, np.arange(1000) % k)
-        scores[k] = KScore(k, silhouette, stderr, "exact", 1.0, 1.0, 1.0, share, 1.0)
-    return X, SweepResult(fits, scores, {k: np.zeros(1000) for k in fits}, np.arange(1000))
+        scores[k] = KScore(k, silhouette, 0.0, "exact", 1.0, 1.0, 1.0, share, 1.0)
+    rows = np.arange(1000)
+    return X, SweepResult(fits, scores, {k: np.zeros(1000) for k in fits}, rows, **found)
 
 
 def test_the_highest_silhouette_wins_and_ties_go_to_the_smaller_k():
@@ -51,11 +54,28 @@ def test_a_weak_structure_and_a_handful_of_rows_are_doubted():
     assert "below 0.25" in words
 
 
-def test_scores_within_two_standard_errors_are_called_inseparable():
-    X, swept = sweep_of({2: 0.50, 3: 0.49}, stderr=0.01)
-    assert "k = 2 and k = 3 are not separable" in choose(BACKEND, X, swept).warnings[0]
-    X, swept = sweep_of({2: 0.50, 3: 0.40}, stderr=0.01)
-    assert choose(BACKEND, X, swept).warnings == ()
+def test_k_that_are_not_separable_are_all_named():
+    X, swept = sweep_of({2: 0.3, 5: 0.49, 6: 0.50, 7: 0.48}, rivals={6: (5, 7), 5: (6,)})
+    choice = choose(BACKEND, X, swept)
+    assert choice.n_clusters == 6
+    words = "k = 5, 6 or 7, not separable at this budget"
+    assert choice.reason.startswith(f"{words}: k = 6 has the highest mean silhouette")
+    assert f"{words} (1,000 of 1,000 rows scored): k = 6" in choice.warnings[0]
+    assert choose(BACKEND, X, swept, asked_for=6).warnings == ()
+
+
+def test_a_k_that_cannot_be_chosen_is_nobodys_rival():
+    X, swept = sweep_of({2: 0.4, 3: 0.5}, rivals={3: (2,)})
+    small = replace(swept.scores[2], min_cluster_share=0.01)
+    swept = replace(swept, scores={2: small, 3: swept.scores[3]})
+    assert "separable" not in choose(BACKEND, X, swept, min_cluster_share=0.05).reason
+
+
+def test_what_time_did_not_suffice_for_is_said():
+    X, swept = sweep_of({2: 0.4, 3: 0.5}, cut=("k-means did not reach its end for k = 3",))
+    choice = choose(BACKEND, X, swept)
+    assert choice.reason.endswith("(cut short by max_seconds)")
+    assert choice.warnings == ("cut short by max_seconds: k-means did not reach its end for k = 3",)
 
 
 def test_a_smallest_share_passes_over_k_unless_none_is_left():
@@ -97,16 +117,22 @@ def test_rows_that_make_no_two_clusters_are_refused(values):
 
 
 def test_whether_a_score_is_exact_depends_on_the_work_alone():
-    assert silhouette_work(200_000, 20, None).n_scored == 200_000
+    assert silhouette_work(200_000, 20, None).is_exact
     sampled = silhouette_work(1_000_000, 20, None)
-    assert 1_000 < sampled.n_scored < 20_000
+    assert 1_000 < sampled.n_scored < 50_000
     assert silhouette_work(1_000_000, 20, 2_000_000).n_scored == 1_000_000
     assert silhouette_work(1_000, 20, 10).n_scored == 10
+    # of a few wide rows, a sample would cost more than all pairs
+    assert silhouette_work(5_000, 100_000, None).is_exact
 
 
-def test_every_cluster_is_represented_in_the_scored_rows():
-    labels = np.zeros(5_000, dtype=np.int32)
-    labels[-40:] = 1
-    rows = rows_to_score(BACKEND, np.zeros((5_000, 2), np.float32), {2: labels}, 100)
-    assert (labels[rows] == 1).sum() == 30
-    assert (rows < 100).sum() == 100
+@pytest.mark.parametrize("n_samples", [250_000, 10**6, 50 * 10**6, 10**9])
+def test_rounds_double_up_to_the_budget(n_samples):
+    work = silhouette_work(n_samples, 20, None)
+    ends = np.array(work.ends)
+    assert ends[0] >= 1_000
+    assert ends[-1] == work.n_scored >= 4_000
+    assert len(ends) <= 4
+    assert (ends[1:-1] == 2 * ends[:-2]).all()
+    assert ends[-2] < ends[-1] < 3 * ends[-2]
+    assert silhouette_work(n_samples, 20, 777).ends == (777,)

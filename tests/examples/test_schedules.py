@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from gpuseg.cli.jobs import WATCH_PARAMETERS
 
 SCHEDULES = Path(__file__).parents[2] / "examples" / "schedules"
 RUN = "gpuseg run --config /etc/gpuseg/clustering.dig"
@@ -64,7 +67,10 @@ def test_systemd_reads_its_units(tmp_path):
     service = text("gpuseg.service").replace("/opt/gpuseg/bin/gpuseg", shutil.which("true"))
     (tmp_path / "gpuseg.service").write_text(service.replace("User=gpuseg\n", ""))
     (tmp_path / "gpuseg.timer").write_text(text("gpuseg.timer"))
-    units = [str(tmp_path / name) for name in ("gpuseg.service", "gpuseg.timer")]
+    watch = text("gpuseg-watch.service").replace("/opt/gpuseg/bin/gpuseg", shutil.which("true"))
+    (tmp_path / "gpuseg-watch.service").write_text(watch.replace("User=gpuseg\n", ""))
+    names = ("gpuseg.service", "gpuseg.timer", "gpuseg-watch.service")
+    units = [str(tmp_path / name) for name in names]
     ran = subprocess.run(
         ["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False
     )
@@ -94,6 +100,38 @@ def test_the_cron_job_has_what_kubernetes_needs():
     assert mounted == {volume["name"] for volume in pod["volumes"]}
     [key] = [entry for entry in container["env"] if entry["name"] == "TD_API_KEY"]
     assert "secretKeyRef" in key["valueFrom"]
+
+
+def watching() -> list[list[str]]:
+    """Return the arguments after ``gpuseg watch`` of each example."""
+    line = re.search(
+        r"^ExecStart=\S+/gpuseg watch (.*)$", text("gpuseg-watch.service"), re.MULTILINE
+    )
+    deployment = yaml.safe_load(text("kubernetes_watch.yml"))
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["args"][:2] == ["gpuseg", "watch"]
+    return [re.sub(r"(--\S+) (?!--)", r"\1=", line[1]).split(), container["args"][2:]]
+
+
+def test_watches_are_told_what_the_command_knows():
+    unit, deployment = watching()
+    assert sorted(unit) == sorted(deployment)
+    options = {argument.partition("=")[0] for argument in unit}
+    known = {f"--{name.replace('_', '-')}" for name in WATCH_PARAMETERS} | {"--interval"}
+    assert options <= known
+    assert "SuccessExitStatus=130" in text("gpuseg-watch.service")
+
+
+def test_the_deployment_lets_a_round_end_and_keeps_its_secret_apart():
+    spec = yaml.safe_load(text("kubernetes_watch.yml"))["spec"]
+    pod = spec["template"]["spec"]
+    assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+    assert pod["terminationGracePeriodSeconds"] >= 60
+    [container] = pod["containers"]
+    [password] = [entry for entry in container["env"] if entry["name"] == "PGPASSWORD"]
+    assert "secretKeyRef" in password["valueFrom"]
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
 def dag(monkeypatch, returncode: int):

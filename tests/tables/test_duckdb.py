@@ -18,7 +18,7 @@ from gpuseg.errors import (
     TableNotFoundError,
 )
 from gpuseg.tables import Output, check_output, locate, locate_warehouse, peek, publish, read_table
-from gpuseg.tables import duckdb as duckdb_module
+from gpuseg.tables import duckdb_file as duckdb_module
 
 
 @pytest.fixture

@@ -32,8 +32,10 @@ from gpuseg.backends.cpu.pair_kernels import (
 )
 from gpuseg.backends.cpu.simd import LINE_BYTES, ROWS
 from gpuseg.backends.cpu.threads import in_threads, thread_count
+from gpuseg.backends.sample import count_labels
 from gpuseg.errors import DataError, ShapeError
 from gpuseg.records import Progress, no_progress
+from gpuseg.records import part as piece
 
 #: A silhouette is off by at most 2**-24 * 4 * r / max(a, b), r being the row's distance
 #: from the mean: 4e-6 at this ratio, and rarely a tenth of it. Beyond it, float64.
@@ -41,6 +43,10 @@ FAR = 16.0
 
 #: Fewer lines than this are one strip: its pairs are done before threads have started.
 FEW_LINES = 256
+
+#: Rows that chosen rows meet at a time: what is made for them (their order, their panels) then
+#: stays small. Part of the result, because sums are added chunk by chunk.
+CHUNK_ROWS = 1 << 20
 
 #: Rows of X that are copied to float64 at a time.
 MEAN_ROWS = 4096
@@ -67,7 +73,7 @@ def distance_sums(
     Parameters
     ----------
     X : array of shape (n_samples, n_features), float32 or float64, finite
-    labels : array of shape (m, n_samples), int32
+    labels : array of shape (m, n_samples), int32 or a shorter whole number
         Labels of m segmentations, each in ``[0, n_clusters[i])``.
     n_clusters
         Length m.
@@ -89,24 +95,46 @@ def distance_sums(
     """
     _check(X, labels, n_clusters, rows)
     centred = _centre(X)
-    passes = plan_passes(labels, n_clusters, X.shape[1])
-    wanted = np.arange(len(X)) if rows is None else np.asarray(rows, dtype=np.int64)
-    sums = np.empty((len(wanted), sum(n_clusters)))
-    for number, of in enumerate(passes):
+    if rows is None:
+        wanted, sums = np.arange(len(X)), np.empty((len(X), sum(n_clusters)))
+        passes = plan_passes(labels, n_clusters, X.shape[1])
+        for number, of in enumerate(passes):
 
-        def report(fraction: float, number: int = number) -> None:
-            progress((number + fraction) / len(passes))
+            def report(fraction: float, number: int = number) -> None:
+                progress((number + fraction) / len(passes))
 
-        if rows is None:
             _sum_all_pairs(centred, of, sums, report)
-        else:
-            _sum_chosen_rows(centred, of, wanted, np.float32, sums, report)
+    else:
+        wanted = np.asarray(rows, dtype=np.int64)
+        sums = _of_chosen_rows(centred, labels, n_clusters, wanted, np.float32, progress)
     far = _lost_in_float32(centred, wanted, labels, n_clusters, sums)
     if len(far):
-        again = np.empty((len(far), sums.shape[1]))
-        for of in passes:
-            _sum_chosen_rows(centred, of, wanted[far], np.float64, again, no_progress)
-        sums[far] = again
+        sums[far] = _of_chosen_rows(
+            centred, labels, n_clusters, wanted[far], np.float64, no_progress
+        )
+    return sums
+
+
+def _of_chosen_rows(
+    centred: _Centred,
+    labels: np.ndarray,
+    n_clusters: Sequence[int],
+    rows: np.ndarray,
+    dtype: DTypeLike,
+    progress: Progress,
+) -> np.ndarray:
+    """Return the sums of chosen rows, which meet all rows chunk by chunk."""
+    sums = np.zeros((len(rows), sum(n_clusters)))
+    parts = [slice(a, a + CHUNK_ROWS) for a in range(0, len(centred.X), CHUNK_ROWS)]
+    for number, part in enumerate(parts):
+        others = centred._replace(X=centred.X[part])
+        passes = plan_passes(labels[:, part].astype(np.int32), n_clusters, centred.X.shape[1])
+        found = np.empty_like(sums)
+        for place, of in enumerate(passes):
+            begin, share = number + place / len(passes), 1 / len(passes)
+            report = piece(progress, begin / len(parts), (begin + share) / len(parts))
+            _sum_chosen_rows(centred, others, of, rows, dtype, found, report)
+        sums += found
     return sums
 
 
@@ -174,16 +202,17 @@ def _sum_all_pairs(centred: _Centred, of: Pass, result: np.ndarray, progress: Pr
 
 def _sum_chosen_rows(
     centred: _Centred,
+    others: _Centred,
     of: Pass,
     rows: np.ndarray,
     dtype: DTypeLike,
     result: np.ndarray,
     progress: Progress,
 ) -> None:
-    """Meet each chosen row with all rows."""
+    """Meet each chosen row with all rows of `others`, a chunk of them."""
     lanes = _lanes(dtype)
     n_features = centred.X.shape[1]
-    panels = _pack(centred, of.order, dtype)
+    panels = _pack(others, of.order, dtype)
     places = np.full(-(-len(rows) // lanes) * lanes, -1)
     places[: len(rows)] = rows
     chosen = _pack(centred, places, dtype)
@@ -227,9 +256,7 @@ def _lost_in_float32(
     sums: np.ndarray,
 ) -> np.ndarray:
     """Return the positions in `rows` of those whose sums need float64."""
-    sizes = np.concatenate(
-        [np.bincount(of, minlength=k) for of, k in zip(labels, n_clusters, strict=True)]
-    )
+    sizes = np.concatenate([count_labels(of, k) for of, k in zip(labels, n_clusters, strict=True)])
     edges = np.concatenate([[0], np.cumsum(n_clusters)])
     # a column without rows is no cluster; sums are in the units of X again
     factors = np.where(sizes > 0, FAR * centred.scale / np.maximum(sizes, 1), np.inf)

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
 from gpuseg.backends.cpu.threads import thread_count
-from gpuseg.backends.sample import accuracy_over_all_rows, stratified_rows
+from gpuseg.backends.sample import accuracy_over_all_rows, count_labels, stratified_rows
 from gpuseg.records import Array, Forest, Progress, TreeEnsemble
 
 #: Trees grown between two reports of progress.
@@ -64,7 +64,7 @@ def fit_forest(
             warnings.filterwarnings("ignore", message="Some inputs do not have OOB scores")
             model.fit(fitted_X, fitted_labels)
         progress(grown / n_trees)
-    sizes = np.bincount(labels, minlength=n_clusters)
+    sizes = count_labels(labels, n_clusters)
     return Forest(
         trees=_flat_trees(model, n_clusters),
         importance=model.feature_importances_,

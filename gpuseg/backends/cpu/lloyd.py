@@ -21,6 +21,7 @@ from gpuseg.backends.cpu.nearest import (
 from gpuseg.backends.cpu.nearest_lines import BATCH, LANES, LINES, TILE
 from gpuseg.backends.cpu.threads import in_threads, thread_count
 from gpuseg.errors import ShapeError
+from gpuseg.memory import room
 from gpuseg.records import Assignment, KMeansFit, Progress, no_progress
 
 #: Multiply-adds that take a thread about 0.3 ms.
@@ -28,6 +29,12 @@ BLOCK_WORK = 25_000_000
 
 #: From so many rows on, labels under way are a byte each.
 SHORT_LABELS = 2**16
+
+#: Steps on all rows after which half of the work is thought to be done.
+MANY_STEPS = 20
+
+#: Tiles of a piece, where rows are too many to be kept in panels.
+PIECE_TILES = 1 << 11
 
 #: Up to so many numbers the rows stay in a cache: then each thread brings runs to their end,
 #: without waiting for others after each step. Beyond, all runs share a pass over the rows.
@@ -103,14 +110,63 @@ def assign(X: Any, centroids: Any, *, progress: Progress) -> Assignment:
     _check(X, [centroids])
     n_samples = len(X)
     padded = _padded(centroids)
-    sq, second_sq = np.empty((2, n_samples), np.float32)
-    labels, second_labels = np.empty((2, n_samples), np.int32)
+    sq, second_sq = (room().empty(n_samples, np.float32) for _ in range(2))
+    labels, second_labels = (room().empty(n_samples, np.int32) for _ in range(2))
     blocks = _blocks(n_samples, padded.size)
     found = (sq, labels, second_sq, second_labels)
     done = in_threads(lambda block: assign_tiles(X, *block, padded, *found), blocks)
     for finished, _ in enumerate(done, start=1):
         progress(finished / len(blocks))
     return Assignment(labels, sq, second_labels, second_sq)
+
+
+class _Pieces:
+    """The labels of all runs, and the rows in panels: as a whole or in pieces.
+
+    Rows that memory does not hold twice are turned into panels piece by piece, anew in each
+    step; the labels of a piece lie together, so that a step reads files from end to end.
+    """
+
+    def __init__(self, X: Any, n_runs: int, kind: Any) -> None:
+        self._X = X
+        n_tiles = -(-len(X) // TILE)
+        row_bytes = 4 * X.shape[1] + np.dtype(kind).itemsize * n_runs
+        whole = X.size <= CACHED_VALUES or room().holds_work(2 * len(X) * row_bytes)
+        length = n_tiles if whole else min(n_tiles, PIECE_TILES)
+        self._edges = [(start, min(start + length, n_tiles)) for start in range(0, n_tiles, length)]
+        flat = room().empty(n_runs * n_tiles * TILE, kind)
+        flat[:] = np.iinfo(kind).max
+        self.labels = [
+            flat[n_runs * TILE * a : n_runs * TILE * b].reshape(n_runs, (b - a) * TILE)
+            for a, b in self._edges
+        ]
+        self.panels = _turned(X, n_tiles * LINES) if whole else None
+
+    def step(self, block: tuple[int, int], *args: Any) -> None:
+        """Assign the rows of a block of tiles; what is booked is the same in any pieces."""
+        n_features = self._X.shape[1]
+        for (start, stop), labels in zip(self._edges, self.labels, strict=True):
+            first, last = max(block[0], start) - start, min(block[1], stop) - start
+            if first >= last:
+                continue
+            rows = self._X[start * TILE : stop * TILE]
+            panels = self.panels
+            if panels is None:
+                panels = np.empty((stop - start) * TILE * n_features, np.float32)
+                turn(rows, panels, first * LINES, last * LINES)
+            runs, centroids, first_slot, *booked = args
+            step_tiles(rows, panels, first, last, runs, centroids, first_slot, labels, *booked)
+
+    def of_run(self, run: int) -> Any:
+        """Return the labels of all rows in one run, as short as they were kept."""
+        n_rows = len(self._X)
+        if self.labels[0].dtype == np.int32 and len(self.labels) == 1:
+            return self.labels[0][run, :n_rows]
+        labels = room().empty(n_rows, self.labels[0].dtype)
+        for (start, stop), piece in zip(self._edges, self.labels, strict=True):
+            rows = slice(start * TILE, min(stop * TILE, n_rows))
+            labels[rows] = piece[run, : rows.stop - rows.start]
+        return labels
 
 
 class _Runs:
@@ -127,19 +183,13 @@ class _Runs:
         self.counts = np.zeros(len(self.centroids), np.int64)
         # of few rows the labels are given away as they are, of many they are kept short
         short = len(X) > SHORT_LABELS and self.n_clusters.max() < 255
-        kind = np.uint8 if short else np.int32
-        n_tiles = -(-len(X) // TILE)
-        self.labels = np.full((len(starts), n_tiles * TILE), np.iinfo(kind).max, kind)
+        self.pieces = _Pieces(X, len(starts), np.uint8 if short else np.int32)
         self.n_iter = np.zeros(len(starts), np.int64)
         self.last = np.full(len(starts), max_iter <= 0)
         self.inertia = np.zeros(len(starts))
-        self.X, self.panels = X, _turned(X, n_tiles * LINES)
+        self.X = X
         self.max_iter, self.small_shift = max_iter, tol * _mean_variance(X)
-        self.n_finished, self.progress = 0, progress
-
-    @property
-    def _state(self) -> tuple[Any, ...]:
-        return self.centroids, self.first, self.labels, self.sums, self.counts
+        self.n_finished, self.n_told, self.progress = 0, 0.0, progress
 
     def finish_one_by_one(self) -> None:
         """Bring every run to its end in a thread; only empty clusters interrupt it."""
@@ -160,9 +210,11 @@ class _Runs:
 
     def finish_together(self) -> None:
         """Step all unfinished runs in one pass over the rows, until there are none."""
-        runs = np.arange(len(self.n_clusters))
+        runs, n_steps = np.arange(len(self.n_clusters)), 0
         while len(runs):
-            changed = self._step(runs)
+            changed, n_steps = self._step(runs), n_steps + 1
+            # how many more steps it takes is not known
+            self.n_told = max(self.n_told, len(self.n_clusters) * n_steps / (n_steps + MANY_STEPS))
             on = [not self._settle(int(run), n) for run, n in zip(runs, changed, strict=True)]
             self._report(len(runs) - sum(on))
             runs = runs[on]
@@ -170,15 +222,17 @@ class _Runs:
     def fit(self, run: int) -> KMeansFit:
         """Return the result of a finished run."""
         own = slice(self.first[run], self.first[run] + self.n_clusters[run])
-        labels = self.labels[run, : len(self.X)].astype(np.int32, copy=False)
+        labels = self.pieces.of_run(run)
         inertia, n_iter = float(self.inertia[run]), int(self.n_iter[run])
         return KMeansFit(self.centroids[own].copy(), labels, inertia, n_iter)
 
     def _run_alone(self, runs: Any) -> Any:
         changed, inertia = np.zeros(len(runs), np.int64), np.zeros((len(runs), LANES))
         limits = (self.n_iter, self.last, self.max_iter, self.small_shift)
+        [labels] = self.pieces.labels
+        state = (self.centroids, self.first, labels, self.sums, self.counts)
         run_alone(
-            self.X, self.panels, runs, self.n_clusters, *self._state, *limits, changed, inertia
+            self.X, self.pieces.panels, runs, self.n_clusters, *state, *limits, changed, inertia
         )
         self.inertia[runs] = inertia.sum(axis=1)
         return changed
@@ -190,8 +244,7 @@ class _Runs:
             sums, counts = np.zeros_like(self.sums), np.zeros_like(self.counts)
             changed, inertia = np.zeros(len(runs), np.int64), np.zeros((len(runs), LANES))
             booked = (sums, counts, changed, inertia)
-            own = (self.centroids, self.first, self.labels)
-            step_tiles(self.X, self.panels, *block, runs, *own, *booked)
+            self.pieces.step(block, runs, self.centroids, self.first, *booked)
             return booked
 
         changed, inertia = np.zeros(len(runs), np.int64), np.zeros((len(runs), LANES))
@@ -223,7 +276,8 @@ class _Runs:
 
     def _report(self, n_finished: int) -> None:
         self.n_finished += n_finished
-        self.progress(self.n_finished / len(self.n_clusters))
+        self.n_told = max(self.n_told, self.n_finished)
+        self.progress(self.n_told / len(self.n_clusters))
 
 
 def _turned(X: Any, n_lines: int) -> Any:
@@ -249,7 +303,7 @@ def _refill(X: Any, centroids: Any, empty: Any) -> bool:
             return bool(c != empty[0])
         centroids[c] = X[farthest]
         near = assign(X, X[farthest : farthest + 1], progress=no_progress).sq_distances
-        sq_distances = np.minimum(sq_distances, near)
+        np.minimum(sq_distances, near, out=sq_distances)
     return True
 
 
@@ -273,7 +327,8 @@ def lloyd(
     Returns
     -------
     list of KMeansFit
-        In the order of `starts`; equal bits on any number of threads.
+        In the order of `starts`; equal bits on any number of threads. Labels of more than
+        `SHORT_LABELS` rows are uint8, if there are fewer than 255 clusters.
 
     Raises
     ------

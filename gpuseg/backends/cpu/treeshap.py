@@ -16,7 +16,7 @@ from gpuseg.backends.cpu.lanes import LANES
 from gpuseg.backends.cpu.threads import in_threads
 from gpuseg.backends.cpu.treeshap_kernel import Trees, explain_rows
 from gpuseg.backends.cpu.treeshap_sums import predict_rows, reduce_rows
-from gpuseg.backends.sample import StratifiedSums, stratified_means
+from gpuseg.backends.sample import StratifiedSums, count_labels, stratified_means
 from gpuseg.records import Array, Forest, Progress, ShapMeans, TreeEnsemble
 
 #: Bits that decide a group. More bits make fewer and larger groups, whose tables then
@@ -92,7 +92,7 @@ def shap_means(
     trees = forest.trees
     n_clusters = trees.value.shape[1]
     plan = _plan(trees, np.asarray(column_of))
-    population = np.bincount(labels, minlength=n_clusters)
+    population = count_labels(labels, n_clusters)
     explained = np.arange(len(X)) if rows is None else np.asarray(rows)
     chunks = np.array_split(explained, _n_chunks(plan, len(explained)))
     shape = (n_clusters, n_clusters, len(plan.columns))

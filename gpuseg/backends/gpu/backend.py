@@ -88,20 +88,21 @@ class GpuBackend:
         with told_clearly(self._device, "order of rows"):
             return self.to_host(content_order(features, self.xp))
 
-    def matrix(self, features: Sequence[Array]) -> Array:
+    def matrix(self, features: Sequence[Array], order: Any | None = None) -> Array:
         """Return features as an array of shape (n_samples, n_features), float32, C order."""
         if self._streams:
-            return NumPyBackend().matrix(features)
+            return NumPyBackend().matrix(features, order)
         check_residence(self._device, features)
         with told_clearly(self._device, "matrix"):
-            return self._matrix(features)
+            return self._matrix(features, order)
 
-    def _matrix(self, features: Sequence[Array]) -> Array:
+    def _matrix(self, features: Sequence[Array], order: Any | None) -> Array:
+        rows = slice(None) if order is None else self.xp.asarray(order)
         n_samples = features[0].shape[1] if features else 0
         X = self.xp.empty((n_samples, sum(len(block) for block in features)), dtype=np.float32)
         first = 0
         for block in features:
-            X[:, first : first + len(block)] = block.T
+            X[:, first : first + len(block)] = block.T[rows]
             first += len(block)
         return X
 
