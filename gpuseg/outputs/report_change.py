@@ -189,7 +189,7 @@ def _this_run(run: ReportInput) -> Row:
     return {
         "run_id": run.run_id,
         "started": run.created,
-        "status": "this run",
+        "status": "this run, refused" if run.is_refused else "this run",
         "n_rows": run.n_rows,
         "n_clusters": run.n_clusters,
         "silhouette": run.silhouette,
@@ -220,7 +220,7 @@ def _silhouettes(runs: Sequence[Row]) -> dict[str, Any]:
                 {
                     "label": row["started"][5:10],
                     "started": row["started"].replace("T", " ").replace("Z", " UTC"),
-                    "published": row["status"] in ("published", "this run"),
+                    "published": not row["status"].endswith("refused"),
                     "silhouette": row["silhouette"],
                     "words": f"{row['status']}; {row['n_clusters']} segments; churn "
                     f"{percent(row['churn'])}; largest PSI {_index(row['max_psi'])}",

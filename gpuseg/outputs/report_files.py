@@ -149,6 +149,7 @@ def _report_input(
         warnings=tuple(manifest["warnings"]),
         hide_table_contents=hide_table_contents or bool(settings["hide_table_contents"]),
         change=manifest.get("change"),
+        is_refused=manifest.get("status") == "refused",
         **tables,
     )
 

@@ -49,6 +49,8 @@ class ReportInput:
         Figures of what changed, see `gpuseg.outputs.change_facts`; None in a first run.
     lineage, migration, drift, trend
         The tables of what changed; None in a first run.
+    is_refused
+        Whether the gate refused to publish the run.
     """
 
     model_name: str
@@ -84,6 +86,7 @@ class ReportInput:
     migration: pa.Table | None = None
     drift: pa.Table | None = None
     trend: pa.Table | None = None
+    is_refused: bool = False
 
     def __post_init__(self) -> None:
         """Call clusters by their positions where nothing else is said."""
@@ -138,6 +141,7 @@ class ReportInput:
             migration=change.migration if change else None,
             drift=change.drift if change else None,
             trend=change.trend if change else None,
+            is_refused=result.gate is not None and not result.gate.passed,
         )
 
     @property

@@ -34,7 +34,8 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_no_export_overwrites_the_input(export, source, target):
-    settings = resolve({"input_table": source, "output_table": "d.rows", export: target})
+    named = {"input_table": source, "output_table": "d.rows", "rowid_column": "id"}
+    settings = resolve(named | {export: target})
     with pytest.raises(SettingsError, match=f"{export} '.*' would overwrite the input"):
         Destinations.of(settings)
 
