@@ -19,7 +19,7 @@ from postgres_server import PASSWORD, QUOTED_PASSWORD
 from gpuseg.errors import ModelError, SinkError, UnsureError
 from gpuseg.outputs.models import StoredModel, champion, promote, save_model
 from gpuseg.outputs.publication import JOURNAL, finish_publication, heal, publish_run, unfinished
-from gpuseg.outputs.run_folder import read_rows
+from gpuseg.outputs.run_folder import ROWS, read_kept_table
 from gpuseg.tables import Output, locate, publish, read_table, staging
 from gpuseg.tables import duckdb as duckdb_system
 
@@ -75,7 +75,7 @@ PUBLISH = """
 import os, signal
 from pathlib import Path
 from gpuseg.outputs import publication
-from gpuseg.outputs.run_folder import read_rows
+from gpuseg.outputs.run_folder import ROWS, read_kept_table
 from gpuseg.tables import Output, locate, publishing
 
 work, moment, append, warehouse, *places = arguments
@@ -413,7 +413,7 @@ def test_a_server_that_is_lost_at_the_commit_is_asked_later(warehouse, monkeypat
                 complete=lambda: None,
             )  # fmt: skip
     assert champion(RUNS, "m") == FIRST
-    assert read_rows(RUNS / "m" / SECOND).equals(NEW)
+    assert read_kept_table(RUNS / "m" / SECOND, ROWS).equals(NEW)
     finish(warehouse=warehouse)
     assert get("s.t", warehouse=warehouse) == BOTH.to_pydict()
     assert champion(RUNS, "m") == SECOND
