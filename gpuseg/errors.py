@@ -12,7 +12,8 @@
     ├── DeviceMemoryError       2   the GPU has too little free memory, even for small blocks
     ├── GateRefusedError        3   a gate refused to publish; the previous result stands
     ├── SourceError             4   reading failed after retries; safe to run again
-    └── SinkError               4   writing failed after retries; the previous table stands
+    ├── SinkError               4   writing failed after retries; the previous table stands
+    └── ClusterError            4   the Dask cluster is out of reach or lost; safe to run again
 
 A message says what was found, what was expected and what to do. It never carries
 credentials or a customer's row.
@@ -84,6 +85,12 @@ class SourceError(GpusegError):
 
 class SinkError(GpusegError):
     """Writing failed, also after retries. The previous table stands."""
+
+    exit_code = 4
+
+
+class ClusterError(GpusegError):
+    """The Dask cluster cannot be reached, or has lost its workers. Running again is safe."""
 
     exit_code = 4
 

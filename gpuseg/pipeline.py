@@ -19,15 +19,9 @@ from gpuseg.activation import (
 from gpuseg.backends.base import Backend
 from gpuseg.backends.select import Engine, select_backend
 from gpuseg.clustering.choice import choose
-from gpuseg.clustering.placing import place, score_placed
-from gpuseg.clustering.sweep import sweep
-from gpuseg.errors import GpusegError, SinkError
+from gpuseg.errors import GpusegError, SettingsError, SinkError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
-from gpuseg.explain.explain import explain
-from gpuseg.explain.rule_columns import rule_columns
-from gpuseg.explain.rules import find_rules
-from gpuseg.explain.surrogate import segment_tree
-from gpuseg.features import FeatureSettings, prepare, prepare_again
+from gpuseg.features import FeatureSettings
 from gpuseg.interrupts import after_publishing
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
 from gpuseg.outputs.conclusion import conclude, conclude_placed
@@ -36,7 +30,7 @@ from gpuseg.outputs.keeping import keep_run, record_costs
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.results import without_own_columns
 from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
-from gpuseg.outputs.sketch import Sketch, sketch
+from gpuseg.outputs.sketch import Sketch
 from gpuseg.records import (
     Choice,
     Explained,
@@ -44,8 +38,8 @@ from gpuseg.records import (
     Segmentation,
     SweepResult,
     Table,
-    part,
 )
+from gpuseg.rooms import HERE, Place, Rooms, place_of_work
 from gpuseg.settings import Settings
 from gpuseg.stages import Observer, Stages
 from gpuseg.tables import Output, locate, publish
@@ -74,7 +68,18 @@ def run(
     GpusegError
         See `gpuseg.errors`. Nothing was published then.
     """
-    engine = select_backend(settings.backend)
+    with place_of_work(settings) as place:
+        return _run(place, settings, table, observer, keep)
+
+
+def _run(
+    place: Place,
+    settings: Settings,
+    table: Table | None,
+    observer: Observer | None,
+    keep: bool,
+) -> Segmentation:
+    engine, rooms = place
     destinations = Destinations.of(settings)
     audience = Audience.of(settings) if keep else None
     if audience is not None:
@@ -82,13 +87,13 @@ def run(
     model = None if settings.force_refit else stored_model(settings, table)
     stages = Stages(observer)
 
-    rows = _read(settings, table, destinations, stages)
+    rows = _read(settings, rooms, table, destinations, stages)
     if audience is not None:
         audience.check_rows(rows)
     earlier = earlier_model(settings, rows) if keep and model is None else None
 
     result, seen = engine.where_it_fits(
-        lambda engine: _segmented(settings, engine, rows, model, earlier, stages, keep)
+        lambda engine: _segmented(settings, engine, rooms, rows, model, earlier, stages, keep)
     )
     if seen is None:
         return result
@@ -107,6 +112,7 @@ def run(
 def _segmented(
     settings: Settings,
     engine: Engine,
+    rooms: Rooms,
     table: Table,
     model: StoredModel | None,
     earlier: StoredModel | None,
@@ -115,10 +121,10 @@ def _segmented(
 ) -> tuple[Segmentation, Sketch | None]:
     """Prepare, sweep, choose, explain; a sketch of the rows is drawn for what is kept."""
     backend = engine.backend
-    features = _prepare(settings, backend, table, model, stages)
-    swept, choice = _segment(settings, backend, features, model, stages)
-    said = _explain(settings, backend, table, features, choice, stages)
-    seen = sketch(backend, table, features, choice.fit, swept) if keep else None
+    features = _prepare(settings, rooms, backend, table, model, stages)
+    swept, choice = _segment(settings, rooms, backend, features, model, stages)
+    said = _explain(settings, rooms, backend, table, features, choice, stages)
+    seen = rooms.sketch(backend, table, features, choice.fit, swept) if keep else None
     costs = stages.costs
     result = conclude(settings, engine, table, features, swept, choice, said, model, earlier, costs)
     return result, seen
@@ -143,17 +149,28 @@ def assign(
     ModelError
         If there is no such model, or the table lacks a column that it needs.
     """
-    engine = select_backend(settings.backend)
+    with place_of_work(settings) as place:
+        return _assign(place, settings, table, model, observer)
+
+
+def _assign(
+    place: Place,
+    settings: Settings,
+    table: Table | None,
+    model: StoredModel | None,
+    observer: Observer | None,
+) -> Segmentation:
+    engine, rooms = place
     destinations = Destinations.of(settings)
     model = model or required_model(settings)
     stages = Stages(observer)
 
-    rows = _read(settings, table, destinations, stages)
+    rows = _read(settings, rooms, table, destinations, stages)
 
     def placed(engine: Engine) -> Segmentation:
-        features = _prepare(settings, engine.backend, rows, model, stages)
+        features = _prepare(settings, rooms, engine.backend, rows, model, stages)
         with stages.stage("place") as stage:
-            fit = place(engine.backend, features.X, model.centroids, progress=stage.progress)
+            fit = rooms.place(engine.backend, features.X, model.centroids, progress=stage.progress)
             stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
         return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
 
@@ -243,10 +260,19 @@ def plan_audience(settings: Settings) -> PushPlan:
 
 
 def _read(
-    settings: Settings, table: Table | None, destinations: Destinations, stages: Stages
+    settings: Settings,
+    rooms: Rooms,
+    table: Table | None,
+    destinations: Destinations,
+    stages: Stages,
 ) -> Table:
+    if table is not None and settings.dask is not None:
+        raise SettingsError(
+            "workers cannot read a table that is in memory here; write it to a Parquet file and "
+            "name that, or leave out dask"
+        )
     with stages.stage("read") as stage:
-        table = destinations.accept(table or read_input(settings, stage.progress))
+        table = destinations.accept(table or rooms.read(settings, stage.progress))
         stages.n_rows = table.n_rows
         stage.detail = f"{table.n_rows:,} rows, {table.arrow.num_columns} columns"
     return table
@@ -257,22 +283,29 @@ def _place_in_table_order(
 ) -> Any:
     """Return the segment of each row of the table, by a stored model."""
     backend = select_backend(settings.backend).backend
-    features = _prepare(settings, backend, table, model, stages)
+    features = _prepare(settings, HERE, backend, table, model, stages)
     with stages.stage("place") as stage:
-        fit = place(backend, features.X, model.centroids, progress=stage.progress)
+        fit = HERE.place(backend, features.X, model.centroids, progress=stage.progress)
         stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
     return features.in_table_order(backend.to_host(fit.labels))
 
 
 def _prepare(
-    settings: Settings, backend: Backend, table: Table, model: StoredModel | None, stages: Stages
+    settings: Settings,
+    rooms: Rooms,
+    backend: Backend,
+    table: Table,
+    model: StoredModel | None,
+    stages: Stages,
 ) -> FeatureMatrix:
+    features: FeatureMatrix
     with stages.stage("prepare") as stage:
         if model is None:
             wishes = _wishes(settings, table)
-            features = prepare(backend, table, wishes, progress=stage.progress)
+            features = rooms.prepare(backend, table, wishes, progress=stage.progress)
         else:
-            features = prepare_again(backend, encoder_of(model), table, progress=stage.progress)
+            encoder = encoder_of(model)
+            features = rooms.prepare_again(backend, encoder, table, progress=stage.progress)
         stage.detail = f"{features.X.shape[1]} features from {len(features.columns)} columns"
     return features
 
@@ -286,6 +319,7 @@ def _wishes(settings: Settings, table: Table) -> FeatureSettings:
 
 def _segment(
     settings: Settings,
+    rooms: Rooms,
     backend: Backend,
     features: FeatureMatrix,
     model: StoredModel | None,
@@ -293,7 +327,7 @@ def _segment(
 ) -> tuple[SweepResult, Choice]:
     with stages.stage("sweep") as stage:
         if model is None:
-            swept = sweep(
+            swept = rooms.sweep(
                 backend,
                 features.X,
                 settings.k_values,
@@ -311,7 +345,7 @@ def _segment(
                 min_cluster_share=settings.min_cluster_share,
             )
         else:
-            swept, choice = score_placed(
+            swept, choice = rooms.score_placed(
                 backend, features.X, model.centroids, settings.sample_size, progress=stage.progress
             )
         stage.detail = choice.reason
@@ -320,33 +354,26 @@ def _segment(
 
 def _explain(
     settings: Settings,
+    rooms: Rooms,
     backend: Backend,
     table: Table,
     features: FeatureMatrix,
     choice: Choice,
     stages: Stages,
 ) -> Explained:
+    said: Explained
     with stages.stage("explain") as stage:
-        explanation = explain(
+        said = rooms.explain(
             backend,
-            features,
             table,
+            features,
             choice,
             random_state=settings.random_state,
-            progress=part(stage.progress, 0.0, 0.9),
+            progress=stage.progress,
         )
-        columns = rule_columns(features, table)
-        labels = features.in_table_order(backend.to_host(choice.fit.labels))
-        rules = find_rules(
-            columns,
-            labels,
-            choice.n_clusters,
-            random_state=settings.random_state,
-            progress=part(stage.progress, 0.9, 1.0),
-        )
-        tree = segment_tree(columns, labels, random_state=settings.random_state)
-        stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
-    return Explained(explanation, rules, tree)
+        accuracy = said.explanation.oob_accuracy
+        stage.detail = f"forest right for {accuracy:.1%} of rows out of bag"
+    return said
 
 
 def _activate(audience: Audience, result: Segmentation, stages: Stages) -> Segmentation:

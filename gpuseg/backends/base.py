@@ -12,7 +12,17 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans, Table
+from gpuseg.records import (
+    Array,
+    Assignment,
+    Farthest,
+    Forest,
+    KMeansFit,
+    LloydSums,
+    Progress,
+    ShapMeans,
+    Table,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,6 +160,20 @@ class Backend(Protocol):
         those of the returned centroids, which may lie on either side: see `to_host`.
         Results do not depend on the number of threads.
         """
+
+    def lloyd_sums(self, X: Array, many: Sequence[Any]) -> list[LloydSums]:
+        """See the rows once for each set of centroids: one step of `lloyd`, on a part of rows.
+
+        What is seen of several parts adds up to what is seen of all rows.
+
+        Parameters
+        ----------
+        many
+            Host arrays of shape (k, d), float32; k may differ. A cluster may stay empty.
+        """
+
+    def farthest(self, X: Array, centroids: Any) -> Farthest:
+        """Find the row that is farthest from its nearest centroid; of equals the first."""
 
     def assign(self, X: Array, centroids: Any, *, progress: Progress) -> Assignment:
         """Find the nearest and second nearest centroid of every row.

@@ -30,6 +30,7 @@ ASSIGN_PARAMETERS = (
     "row_scores",
     "warehouse",
     "backend",
+    "dask",
     "runs_dir",
     *CSV_PARAMETERS,
 )

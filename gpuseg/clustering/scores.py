@@ -11,6 +11,8 @@ from gpuseg.records import Array, KMeansFit
 
 def cluster_sizes(xp: Any, labels: Array, n_clusters: int) -> np.ndarray:
     """Return the number of rows of each cluster, (n_clusters,) int64, on the host."""
+    if hasattr(labels, "sizes"):  # labels that lie elsewhere are counted there
+        return np.asarray(labels.sizes(n_clusters), dtype=np.int64)
     counts = xp.bincount(labels, minlength=n_clusters)
     return np.asarray(counts.get() if hasattr(counts, "get") else counts, dtype=np.int64)
 

@@ -70,15 +70,39 @@ def score_sweep(
     n_clusters = [int(of_k.max()) + 1 for of_k in matrix]
     chosen = None if rows is None else backend.from_host(rows)
     sums = backend.distance_sums(X, matrix, n_clusters, rows=chosen, progress=progress)
+    host = dict(zip(labels, backend.to_host(matrix), strict=True))
+    sizes = {
+        k: np.bincount(of_k, minlength=width)
+        for (k, of_k), width in zip(host.items(), n_clusters, strict=True)
+    }
+    own = host if rows is None else {k: of_k[rows] for k, of_k in host.items()}
+    return sweep_of_sums(backend, sums, own, sizes)
+
+
+def sweep_of_sums(
+    backend: Backend,
+    sums: Array,
+    own: Mapping[Any, npt.NDArray[np.int32]],
+    sizes: Mapping[Any, npt.NDArray[np.int64]],
+) -> SilhouetteSweep:
+    """Score several segmentations from the distance sums of the scored rows.
+
+    Parameters
+    ----------
+    sums : Array of shape (n_scored, sum of the numbers of clusters), float64
+        See ``Backend.distance_sums``.
+    own
+        For each k, the cluster of each scored row.
+    sizes
+        For each k, the rows of each cluster, scored or not.
+    """
     scores, samples, stderr = {}, {}, {}
     first = 0
-    for k, of_k, width in zip(labels, backend.to_host(matrix), n_clusters, strict=True):
-        sizes = np.bincount(of_k, minlength=width)
-        own = of_k if rows is None else of_k[rows]
-        values = _silhouettes(backend, sums[:, first : first + width], own, sizes)
-        first += width
+    for k, of_k in sizes.items():
+        values = _silhouettes(backend, sums[:, first : first + len(of_k)], own[k], of_k)
+        first += len(of_k)
         samples[k] = values
-        scores[k], stderr[k] = _mean_and_stderr(values, own, sizes)
+        scores[k], stderr[k] = _mean_and_stderr(values, own[k], of_k)
     return SilhouetteSweep(scores, samples, stderr)
 
 

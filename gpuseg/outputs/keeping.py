@@ -11,6 +11,7 @@ import shutil
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -149,7 +150,7 @@ def _manifest(
             name=table.name,
             n_rows=table.n_rows,
             columns={column.name: str(column.type) for column in table.arrow.schema},
-            content_hash=content_hash(table.arrow),
+            content_hash=table.content_hash() or content_hash(table.arrow),
         ),
         settings=asdict(settings),
         random_state=settings.random_state,
@@ -171,12 +172,31 @@ def _utc(seconds_ago: float) -> str:
 
 def content_hash(table: pa.Table) -> str:
     """Return 32 hexadecimal digits that depend on the rows but not on their order."""
-    rows = np.zeros(table.num_rows, dtype=np.uint64)
-    for position, column in enumerate(table.columns):
-        rows = rows * np.uint64(0x9E3779B97F4A7C15) + _column_hashes(column, position)
-    total = int(rows.sum(dtype=np.uint64))
-    mixed = int(np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0))
-    return f"{total:016x}{mixed:016x}"
+    return ContentSums.of(table).digits()
+
+
+class ContentSums(NamedTuple):
+    """What a content hash is made of; sums over parts of the rows add up."""
+
+    total: int
+    mixed: int
+
+    @classmethod
+    def of(cls, table: pa.Table) -> ContentSums:
+        """Look at all rows."""
+        rows = np.zeros(table.num_rows, dtype=np.uint64)
+        for position, column in enumerate(table.columns):
+            rows = rows * np.uint64(0x9E3779B97F4A7C15) + _column_hashes(column, position)
+        total = int(rows.sum(dtype=np.uint64))
+        return cls(total, int(np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0)))
+
+    def plus(self, other: ContentSums) -> ContentSums:
+        """Add other rows."""
+        return ContentSums((self.total + other.total) % 2**64, self.mixed ^ other.mixed)
+
+    def digits(self) -> str:
+        """Return the hash."""
+        return f"{self.total:016x}{self.mixed:016x}"
 
 
 def _column_hashes(column: pa.ChunkedArray, seed: int) -> np.ndarray:

@@ -88,7 +88,11 @@ class RunFolder:
         path = self.partial / "tables" / f"{name}.parquet"
         with writing(path):
             path.parent.mkdir(exist_ok=True)
-            pq.write_table(table, path, compression="zstd")
+            if hasattr(table, "write_parts"):  # rows that lie elsewhere: a folder of parts
+                path.mkdir()
+                table.write_parts(path)
+            else:
+                pq.write_table(table, path, compression="zstd")
         return path
 
     def write_text(self, name: str, text: str) -> Path:

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -34,10 +34,14 @@ NOTHING = "nothing"
 
 
 class Output(NamedTuple):
-    """A table and where it goes; appended to what is there, or in its place."""
+    """A table and where it goes; appended to what is there, or in its place.
+
+    Rows that lie elsewhere have ``schema``, ``num_rows`` and ``here()``, which gives a table,
+    and may have ``write_parts(folder)``.
+    """
 
     location: Location
-    arrow: pa.Table
+    arrow: Any
     append: bool = False
 
 
@@ -94,6 +98,11 @@ def check_output(location: Location, schema: pa.Schema, *, append: bool = False)
         _next_part(location, target, schema.empty_table())
 
 
+def here(table: Any) -> pa.Table:
+    """Return the rows as a table of this machine, also where workers have them."""
+    return table.here() if hasattr(table, "here") else table
+
+
 def reached(_moment: str) -> None:
     """Mark a moment of publishing; tests stop the process here."""
 
@@ -145,12 +154,12 @@ class _Stage:
             database = location.database
             if database not in self.transactions:
                 self.transactions[database] = system(location).begin(location)
-            self.transactions[database].stage(location, table, append=append)
+            self.transactions[database].stage(location, here(table), append=append)
             return
         target = location.path.resolve()  # what a link points to is replaced, not the link
         _check_file(location, target, table.schema, append)
         if append and target.exists() and location.kind == "file":
-            table = _appended(location, table)
+            table = _appended(location, here(table))
         with _file_errors(location):
             if target.parent not in self.folders:
                 self.folders[target.parent] = StagingFolder(target.parent)
@@ -160,13 +169,16 @@ class _Stage:
         suffix = files.suffix_of(location)
         file = staged = self.folders[target.parent].path / f"{len(self.swaps)}{suffix}"
         if location.kind == "folder" and append and target.exists():
-            name, table = _next_part(location, target, table)
+            name, table = _next_part(location, target, here(table))
             target = target / name
         elif location.kind == "folder":
             staged = staged.with_suffix("")
             staged.mkdir()
             file = staged / "part-00000.parquet"
-        n_written = files.write(file, table, location.format, suffix)
+        if file.parent == staged and hasattr(table, "write_parts"):
+            n_written = table.write_parts(staged)
+        else:
+            n_written = files.write(file, here(table), location.format, suffix)
         if n_written != table.num_rows:
             raise SinkError(f"{n_written} of {table.num_rows} rows arrived in '{target}'")
         swap = Swap(staged, target)
