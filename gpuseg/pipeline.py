@@ -42,7 +42,7 @@ from gpuseg.records import (
 from gpuseg.rooms import HERE, Place, Rooms, place_of_work
 from gpuseg.settings import Settings
 from gpuseg.stages import Observer, Stages
-from gpuseg.tables import Output, locate, publish
+from gpuseg.tables import Output, here, locate, publish
 from gpuseg.tables import load as load_file
 from gpuseg.tables.input import csv_options, read_input
 
@@ -69,16 +69,18 @@ def run(
         See `gpuseg.errors`. Nothing was published then.
     """
     with place_of_work(settings) as place:
-        return _run(place, settings, table, observer, keep)
+        return run_at(place, settings, table=table, observer=observer, keep=keep)
 
 
-def _run(
+def run_at(
     place: Place,
     settings: Settings,
-    table: Table | None,
-    observer: Observer | None,
-    keep: bool,
+    *,
+    table: Table | None = None,
+    observer: Observer | None = None,
+    keep: bool = True,
 ) -> Segmentation:
+    """Segment a table as `run` does, on this machine or on a cluster that is there already."""
     engine, rooms = place
     destinations = Destinations.of(settings)
     audience = Audience.of(settings) if keep else None
@@ -95,8 +97,8 @@ def _run(
     result, seen = engine.where_it_fits(
         lambda engine: _segmented(settings, engine, rooms, rows, model, earlier, stages, keep)
     )
-    if seen is None:
-        return result
+    if seen is None:  # whoever looks at the rows may do so when the workers have gone
+        return replace(result, table=here(result.table))
     with stages.stage("publish") as stage:
         result = keep_run(result, rows, seen, settings, destinations)
         stage.detail = destinations.summary

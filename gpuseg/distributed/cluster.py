@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Cluster:
     client
         Connected.
     facts
-        What the workers said about themselves.
+        Worker's address -> what it said about itself.
     scratch
         A folder of this run, removed when the cluster is closed.
     shared_scratch
@@ -54,13 +54,19 @@ class Cluster:
     """
 
     def __init__(
-        self, client: Any, facts: Sequence[WorkerFacts], scratch: Path, *, shared_scratch: bool
+        self,
+        client: Any,
+        facts: Mapping[str, WorkerFacts],
+        scratch: Path,
+        *,
+        shared_scratch: bool,
     ) -> None:
         self.client = client
-        self.facts = tuple(facts)
+        self.addresses = tuple(facts)
+        self.facts = tuple(facts.values())
         self.scratch = scratch
         self.shared_scratch = shared_scratch
-        self.engine = facts[0].backend
+        self.engine = self.facts[0].backend
         self.n_files = 0  # in the scratch folder
         self.leftovers: list[Path] = []  # files elsewhere that go with the cluster
         self._run, self._batch = secrets.token_hex(3), 0
@@ -142,6 +148,17 @@ class Cluster:
             said: dict[str, Any] = self.client.run(function, *args)
         return said
 
+    def tell_losses(self) -> None:
+        """Say which of the workers that were there at the beginning are no more."""
+        with self._errors():
+            there = self.client.scheduler_info(n_workers=-1)["workers"]
+        if lost := [address for address in self.addresses if address not in there]:
+            log.warning(
+                "%d of %d workers were lost on the way; what they had was computed anew",
+                len(lost),
+                len(self.addresses),
+            )
+
     def _check_life(self, seen_alive: float) -> float:
         """Return when workers were last seen; ClusterError if that is too long ago."""
         if self.client.status not in ("running", "connecting"):
@@ -210,6 +227,7 @@ def cluster_of(settings: Settings) -> Iterator[Cluster]:
         raise BackendUnavailableError(
             "--dask needs Dask, which is not installed here: pip install 'gpuseg[dask]'"
         ) from None
+    _hush()
     with contextlib.ExitStack() as stack:
         scratch = Path(tempfile.mkdtemp(prefix="gpuseg-dask-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
@@ -225,9 +243,21 @@ def cluster_of(settings: Settings) -> Iterator[Cluster]:
         cluster = Cluster(client, facts, scratch, shared_scratch=n_local is not None)
         try:
             yield cluster
+            cluster.tell_losses()
         finally:
             for path in cluster.leftovers:
                 path.unlink(missing_ok=True)
+
+
+def _hush() -> None:
+    """Let Dask say only what is worse than a lost worker, unless somebody asked for the log.
+
+    It gives its loggers levels of their own, so that the level of our log means nothing to it.
+    """
+    if not log.isEnabledFor(logging.INFO):
+        for name in list(logging.root.manager.loggerDict):
+            if name.startswith("distributed"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _n_local(where: str) -> int | None:
@@ -265,7 +295,7 @@ def _started(settings: Settings, n_workers: int, scratch: Path) -> Any:
         "n_workers": n_workers,
         "local_directory": str(scratch),
         "dashboard_address": "127.0.0.1:0",
-        "silence_logs": logging.CRITICAL,
+        "silence_logs": False if log.isEnabledFor(logging.INFO) else logging.CRITICAL,
     }
     if settings.backend != "numpy" and select_backend(settings.backend).backend.name == "gpu":
         try:
@@ -287,7 +317,7 @@ def _started(settings: Settings, n_workers: int, scratch: Path) -> Any:
     )
 
 
-def _facts(client: Any, backend: str, where: str, n_workers: int) -> list[WorkerFacts]:
+def _facts(client: Any, backend: str, where: str, n_workers: int) -> dict[str, WorkerFacts]:
     """Ask all workers who they are, and refuse those that would not give the same result."""
     try:
         client.wait_for_workers(n_workers, timeout=LOST_SECONDS)

@@ -73,7 +73,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def check_agreement(found: Mapping[str, Any]) -> list[WorkerFacts]:
+def check_agreement(found: Mapping[str, Any]) -> dict[str, WorkerFacts]:
     """Return what the workers said; refuse those that differ from here or from each other.
 
     Parameters
@@ -106,4 +106,4 @@ def check_agreement(found: Mapping[str, Any]) -> list[WorkerFacts]:
         raise BackendUnavailableError(
             "some workers run on a GPU and some do not; say --backend numpy or --backend gpu"
         )
-    return list(found.values())
+    return dict(found)

@@ -16,13 +16,8 @@ from gpuseg.settings import Settings
 
 
 @contextlib.contextmanager
-def on_dask(settings: Settings, *, n_partitions: int | None = None) -> Iterator[Place]:
+def on_dask(settings: Settings) -> Iterator[Place]:
     """Connect to the cluster that the settings name, and work there.
-
-    Parameters
-    ----------
-    n_partitions
-        By default as many as the rows and the workers suggest. Results do not depend on it.
 
     Raises
     ------
@@ -30,19 +25,30 @@ def on_dask(settings: Settings, *, n_partitions: int | None = None) -> Iterator[
         As `cluster_of`.
     """
     with cluster_of(settings) as cluster:
-        yield Place(
-            Engine(DaskBackend(cluster), _reason(cluster)),
-            Rooms(
-                read=functools.partial(read_on_workers, cluster, n_partitions=n_partitions),
-                prepare=preparing.prepare,
-                prepare_again=preparing.prepare_again,
-                sweep=scoring.sweep,
-                place=scoring.place,
-                score_placed=scoring.score_placed,
-                explain=explanation.explained,
-                sketch=explanation.sketch,
-            ),
-        )
+        yield place_on(cluster)
+
+
+def place_on(cluster: Cluster, *, n_partitions: int | None = None) -> Place:
+    """Return the rooms of a cluster.
+
+    Parameters
+    ----------
+    n_partitions
+        By default as many as the rows and the workers suggest. Results do not depend on it.
+    """
+    return Place(
+        Engine(DaskBackend(cluster), _reason(cluster)),
+        Rooms(
+            read=functools.partial(read_on_workers, cluster, n_partitions=n_partitions),
+            prepare=preparing.prepare,
+            prepare_again=preparing.prepare_again,
+            sweep=scoring.sweep,
+            place=scoring.place,
+            score_placed=scoring.score_placed,
+            explain=explanation.explained,
+            sketch=explanation.sketch,
+        ),
+    )
 
 
 def _reason(cluster: Cluster) -> str:

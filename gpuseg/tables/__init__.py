@@ -7,7 +7,7 @@ Each warehouse system is a module that is imported when its address is given: ``
 from gpuseg.tables.dialect import CsvOptions
 from gpuseg.tables.loading import load
 from gpuseg.tables.location import Location, locate, locate_warehouse
-from gpuseg.tables.publishing import Output, check_output, publish
+from gpuseg.tables.publishing import Output, check_output, here, publish
 from gpuseg.tables.reading import TableSummary, peek, read_table
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Output",
     "TableSummary",
     "check_output",
+    "here",
     "load",
     "locate",
     "locate_warehouse",
