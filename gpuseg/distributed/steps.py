@@ -91,7 +91,9 @@ def few_distinct(block: Array, *, at_most: int, on: str) -> Any:
 
 def take(block: Array, places: Any, *, on: str) -> Any:
     """Return some rows, on the host."""
-    return backend_of(on).to_host(block[places])
+    backend = backend_of(on)
+    there = places if isinstance(block, np.ndarray) else backend.from_host(places)
+    return backend.to_host(block[there])
 
 
 # -- the order that depends on content alone -----------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from doubles.gpu_on_host import gpu_on_host, streaming_on_host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuseg.backends.content_order import content_order
+from gpuseg.backends.content_order import content_order, row_hashes
+from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.distributed import steps
 from gpuseg.distributed.matrix import rows_of
 
@@ -47,12 +49,24 @@ def test_the_first_rows_are_those_of_the_whole():
     assert (firsts[found.part] + found.place).tolist() == expected.tolist()
 
 
-def test_distances_to_parts_add_up():
+@pytest.fixture(params=["numpy", "gpu-on-host", "streaming-on-host"])
+def engine(request, monkeypatch):
+    """The engines that a worker may have; the GPU's runs on the host here."""
+    made = {
+        "numpy": NumPyBackend,
+        "gpu-on-host": gpu_on_host,
+        "streaming-on-host": streaming_on_host,
+    }[request.param]()
+    monkeypatch.setattr(steps, "backend_of", lambda _asked: made)
+    return made
+
+
+def test_distances_to_parts_add_up(engine):
     rng = np.random.default_rng(1)
     X = rng.normal(size=(300, 4)).astype(np.float32)
     many = [X[:2].copy(), X[5:8].copy()]
     chosen = np.array([3, 77, 250])
-    blocks = np.split(X, [100, 220])
+    blocks = [engine.from_host(block) for block in np.split(X, [100, 220])]
     parts = [steps.labelled(block, many=many, on="numpy") for block in blocks]
     found = sum(
         steps.sums_to_part(block, part, rows=X[chosen], on="numpy")
@@ -61,7 +75,32 @@ def test_distances_to_parts_add_up():
     labels = np.concatenate([part.labels for part in parts], axis=1)
     distances = np.linalg.norm(X[chosen][:, None].astype(np.float64) - X[None], axis=2)
     expected = np.hstack([distances @ np.eye(len(c))[labels[i]] for i, c in enumerate(many)])
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    within = steps.sums_within(blocks, parts, 1, on="")
+    distances = np.linalg.norm(X[100:220, None].astype(np.float64) - X[None], axis=2)
+    expected = np.hstack([distances @ np.eye(len(c))[labels[i]] for i, c in enumerate(many)])
+    np.testing.assert_allclose(within, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_workers_with_a_gpu_give_host_values(engine):
+    X = np.random.default_rng(5).integers(0, 4, (90, 2)).astype(np.float32)
+    block = engine.from_host(X)
+    assert steps.hashes(block, on="").tolist() == hashes_of(X)
+    assert steps.extremes(block) == (0.0, 3.0)
+    assert steps.take(block, np.array([3, 0]), on="").tolist() == X[[3, 0]].tolist()
+    assert len(steps.few_distinct(block, at_most=5, on="")) == 5
+    n_rows, mean, _covariance = steps.covariance(block, on="")
+    assert n_rows == 90
+    np.testing.assert_allclose(mean, X.mean(axis=0), rtol=1e-6)
+    (seen,) = steps.lloyd_sums(block, many=[X[:2].copy()], on="")
+    assert isinstance(seen.sums, np.ndarray)
+    assert seen.counts.sum() == 90
+    farthest = steps.farthest(block, centroids=X[:2].copy(), on="")
+    assert isinstance(farthest.row, np.ndarray)
+
+
+def hashes_of(X):
+    return row_hashes([np.ascontiguousarray(X.T)], np).tolist()
 
 
 @pytest.mark.parametrize("n_rows", [1, 5, 1000])
