@@ -312,6 +312,7 @@ def _started(settings: Settings, n_workers: int, scratch: Path) -> Any:
         processes=True,
         threads_per_worker=1,
         memory_limit=limit or "auto",
+        preload="gpuseg.distributed.worker",
         env={"GPUSEG_THREADS": os.environ.get("GPUSEG_THREADS", str(n_threads))},
         **common,
     )

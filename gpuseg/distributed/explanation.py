@@ -104,6 +104,14 @@ def sketch(
 
 
 def _sample(table: PartitionedTable, features: FeatureMatrix, labels: Labels) -> Sample:
+    """Bring a sample here, once for all who ask for it."""
+    if labels.sample is None:
+        labels.sample = _taken(table, features, labels)
+    sample: Sample = labels.sample
+    return sample
+
+
+def _taken(table: PartitionedTable, features: FeatureMatrix, labels: Labels) -> Sample:
     X: Matrix = features.X
     rows = X.first_rows(sketches.SKETCH_ROWS)
     if len(rows) < len(X):

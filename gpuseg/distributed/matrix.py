@@ -206,6 +206,7 @@ class Labels:
     def __init__(self, matrix: Matrix, centroids: npt.NDArray[np.float32]) -> None:
         self._matrix = matrix
         self._centroids = centroids
+        self.sample: Any = None  # of the rows, kept by whoever took it
 
     def __len__(self) -> int:
         return len(self._matrix)
@@ -229,14 +230,8 @@ class Labels:
 
     def on_host(self) -> npt.NDArray[np.int32]:
         """Bring the labels of all rows here, in the order of the table: 4 bytes a row."""
-        matrix = self._matrix
-        result = on_disk(matrix.cluster, len(matrix), np.int32)
-        first = 0
-        for part, size in zip(self.parts, matrix.sizes, strict=True):
-            labels = matrix.cluster.one("assign", steps.pick_labels, part)
-            result[first : first + size] = matrix.cluster.result(labels)
-            first += size
-        return result
+        labels = self._matrix.cluster.each("assign", steps.pick_labels, self.parts)
+        return brought_in_order(self._matrix, labels, np.int32)
 
 
 class Measured:
@@ -249,21 +244,22 @@ class Measured:
         """Bring the values of all rows here, in the order of the table."""
         matrix, cluster = self._matrix, self._matrix.cluster
         kind = np.int32 if self._name.endswith("labels") else np.float32
-        result = on_disk(cluster, len(matrix), kind)
         common = {"centroids": self._centroids, "on": cluster.engine, "name": self._name}
         futures = cluster.each("assign", steps.measured, matrix.parts, **common)
-        first = 0
-        for future, size in zip(futures, matrix.sizes, strict=True):
-            result[first : first + size] = cluster.result(future)
-            first += size
-        return result
+        return brought_in_order(matrix, futures, kind)
 
 
-def on_disk(cluster: Cluster, n_rows: int, kind: Any) -> npt.NDArray[Any]:
-    """Return an array of one value for each row that memory need not hold."""
+def brought_in_order(matrix: Matrix, parts: Sequence[Any], kind: Any) -> npt.NDArray[Any]:
+    """Bring one value for each row to the disk here, where memory need not hold them all."""
+    cluster = matrix.cluster
     cluster.n_files += 1
     path = cluster.scratch / f"column-{cluster.n_files}.npy"
-    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(n_rows,))
+    result = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(len(matrix),))
+    first = 0
+    for part, size in zip(parts, matrix.sizes, strict=True):
+        result[first : first + size] = cluster.result(part)
+        first += size
+    return result
 
 
 def label(matrix: Matrix, many: Sequence[Any]) -> list[Any]:

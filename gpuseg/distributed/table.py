@@ -133,8 +133,8 @@ def _most_rows(cluster: Cluster, found: InPieces) -> int:
 def _laid_down(cluster: Cluster, settings: Settings, location: Location) -> InPieces:
     if location.kind == "td":
         raise SettingsError(
-            "workers cannot read from Treasure Data; load the table into a Parquet file first "
-            "(gpuseg load goes the other way: use td query, or run without --dask)"
+            "workers cannot read from Treasure Data; run without --dask, or export the table to "
+            "Parquet files that all workers see"
         )
     folder = cluster.scratch
     if not cluster.shared_scratch:
