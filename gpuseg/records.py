@@ -113,13 +113,7 @@ class Table:
         return None
 
     def with_columns(self, columns: Mapping[str, Any]) -> Any:
-        """Return the rows with more columns behind their own.
-
-        Parameters
-        ----------
-        columns
-            ``pa.Array`` of shape (n_rows,) each, in the table's order.
-        """
+        """Return the rows with more columns, ``pa.Array`` in their order, behind their own."""
         result = self.arrow
         for name, values in columns.items():
             result = result.append_column(name, values)
@@ -199,27 +193,6 @@ class KMeansFit(NamedTuple):
     labels: Array  # (n_samples,) int32
     inertia: float  # sum of squared distances to the nearest centroid, float64
     n_iter: int
-
-
-class LloydSums(NamedTuple):
-    """What one step of k-means sees of some rows: enough to move the centroids. On the host."""
-
-    sums: Array  # (n_clusters, n_features) float64, of the rows nearest to each centroid
-    counts: Array  # (n_clusters,) int64
-    inertia: float  # sum of squared distances to the nearest centroid, float64
-
-    def plus(self, other: LloydSums) -> LloydSums:
-        """Add what was seen of other rows."""
-        return LloydSums(
-            self.sums + other.sums, self.counts + other.counts, self.inertia + other.inertia
-        )
-
-
-class Farthest(NamedTuple):
-    """The row that is farthest from its nearest centroid. On the host."""
-
-    sq_distance: float
-    row: Array  # (n_features,) float32
 
 
 class Assignment(NamedTuple):

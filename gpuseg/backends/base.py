@@ -10,22 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from gpuseg.records import (
-    Array,
-    Assignment,
-    Farthest,
-    Forest,
-    KMeansFit,
-    LloydSums,
-    Progress,
-    ShapMeans,
-    Table,
-)
+from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+class LloydSums(NamedTuple):
+    """What one step of k-means sees of some rows: enough to move the centroids. On the host."""
+
+    sums: Array  # (n_clusters, n_features) float64, of the rows nearest to each centroid
+    counts: Array  # (n_clusters,) int64
+    inertia: float  # sum of squared distances to the nearest centroid, float64
+
+    def plus(self, other: LloydSums) -> LloydSums:
+        """Add what was seen of other rows."""
+        return LloydSums(
+            self.sums + other.sums, self.counts + other.counts, self.inertia + other.inertia
+        )
+
+
+class Farthest(NamedTuple):
+    """The row that is farthest from its nearest centroid. On the host."""
+
+    sq_distance: float
+    row: Array  # (n_features,) float32
 
 
 class Backend(Protocol):

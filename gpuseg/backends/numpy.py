@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from gpuseg.backends.base import Backend
+from gpuseg.backends.base import Backend, Farthest, LloydSums
 from gpuseg.backends.content_order import content_order
 from gpuseg.backends.cpu.threads import in_threads
 from gpuseg.records import (
     Array,
     Assignment,
-    Farthest,
     Forest,
     KMeansFit,
-    LloydSums,
     Progress,
     ShapMeans,
     Table,

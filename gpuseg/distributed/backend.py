@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from gpuseg.backends.base import Backend
+from gpuseg.backends.base import Backend, Farthest, LloydSums
 from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.distributed import steps
 from gpuseg.distributed.cluster import Cluster
 from gpuseg.distributed.matrix import Labels, Matrix, Measured, fit_of
-from gpuseg.records import Array, Assignment, Farthest, KMeansFit, LloydSums, Progress
+from gpuseg.records import Array, Assignment, KMeansFit, Progress
 
 
 class DaskBackend(NumPyBackend):

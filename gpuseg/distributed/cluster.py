@@ -151,7 +151,7 @@ class Cluster:
     def tell_losses(self) -> None:
         """Say which of the workers that were there at the beginning are no more."""
         with self._errors():
-            there = self.client.scheduler_info(n_workers=-1)["workers"]
+            there = self.client.nthreads()
         if lost := [address for address in self.addresses if address not in there]:
             log.warning(
                 "%d of %d workers were lost on the way; what they had was computed anew",
@@ -164,7 +164,7 @@ class Cluster:
         if self.client.status not in ("running", "connecting"):
             raise ClusterError(_LOST.format("the scheduler has gone"))
         try:
-            workers = self.client.scheduler_info()["workers"]
+            workers = self.client.nthreads()
         except (OSError, ValueError, RuntimeError):  # it is being reconnected
             workers = {}
         if workers:

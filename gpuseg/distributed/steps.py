@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from gpuseg.backends.base import Farthest, LloydSums
 from gpuseg.backends.content_order import repetitions, row_hashes, spread_keys
 from gpuseg.clustering.kmeans import distinct_rows
 from gpuseg.distributed.facts import backend_of
@@ -23,9 +24,7 @@ from gpuseg.records import (
     Array,
     Assignment,
     ColumnDecision,
-    Farthest,
     FeatureMatrix,
-    LloydSums,
     Table,
     no_progress,
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuseg.backends.base import LloydSums
 from gpuseg.backends.cpu.nearest import (
     advance,
     assign_tiles,
@@ -21,7 +22,7 @@ from gpuseg.backends.cpu.nearest import (
 from gpuseg.backends.cpu.nearest_lines import BATCH, LANES, LINES, TILE
 from gpuseg.backends.cpu.threads import in_threads, thread_count
 from gpuseg.errors import ShapeError
-from gpuseg.records import Assignment, KMeansFit, LloydSums, Progress, no_progress
+from gpuseg.records import Assignment, KMeansFit, Progress, no_progress
 
 #: Multiply-adds that take a thread about 0.3 ms.
 BLOCK_WORK = 25_000_000

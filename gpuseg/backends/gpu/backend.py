@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuseg.backends.base import Backend
+from gpuseg.backends.base import Backend, Farthest, LloydSums
 from gpuseg.backends.content_order import content_order
 from gpuseg.backends.cuda_device import Device
 from gpuseg.backends.gpu.libraries import Libraries
@@ -18,10 +18,8 @@ from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.records import (
     Array,
     Assignment,
-    Farthest,
     Forest,
     KMeansFit,
-    LloydSums,
     Progress,
     ShapMeans,
     Table,

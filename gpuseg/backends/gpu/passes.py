@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuseg.backends.base import Farthest, LloydSums
 from gpuseg.backends.cuda_device import Device
 from gpuseg.backends.gpu.memory import (
     MOST_SUMMED_ROWS,
@@ -22,7 +23,7 @@ from gpuseg.backends.gpu.memory import (
 from gpuseg.backends.gpu.nearest import checked_centroids, launch
 from gpuseg.backends.gpu.rows import give_back, library_of, on_device
 from gpuseg.backends.gpu.sums import one_hot
-from gpuseg.records import Array, Assignment, Farthest, KMeansFit, LloydSums, Progress
+from gpuseg.records import Array, Assignment, KMeansFit, Progress
 
 #: Steps of a run after its stopping rule holds, at most; they end earlier when no centroid
 #: moves.
