@@ -114,6 +114,10 @@ class Table:
         """Number of rows."""
         return int(self.arrow.num_rows)
 
+    def select(self, names: Sequence[str]) -> pa.Table:
+        """Return columns of all rows, wherever the rows lie."""
+        return self.arrow.select(list(names))
+
     def take(self, rows: Any) -> Table:
         """Return some rows of the table.
 
@@ -135,6 +139,17 @@ class Table:
             if a < b
         ]
         return replace(self, arrow=pa.Table.from_batches(taken, self.arrow.schema), source=None)
+
+    def content_hash(self) -> str | None:
+        """Return the hash of the rows where only their owner can tell it; None if they are here."""
+        return None
+
+    def with_columns(self, columns: Mapping[str, Any]) -> Any:
+        """Return the rows with more columns, ``pa.Array`` in their order, behind their own."""
+        result = self.arrow
+        for name, values in columns.items():
+            result = result.append_column(name, values)
+        return result
 
 
 # -- features ----------------------------------------------------------------
@@ -197,6 +212,20 @@ class FeatureMatrix:
             rows = slice(start, start + _BLOCK_ROWS)
             result[self.order[rows]] = values[rows]
         return result
+
+    def in_matrix_order(self, values: Any) -> Any:
+        """Return host values of all rows in the table's order, (n_samples,), in that of `X`."""
+        return values[self.order]
+
+    def fair_column(self, table: Table, name: str, n_rows: int) -> Table:
+        """Return a column of the table: all of it, or of a large one `n_rows` fair rows."""
+        column = table.arrow.select([name])
+        if len(self.order) > n_rows:
+            import numpy as np
+            import pyarrow as pa
+
+            column = column.take(pa.array(np.asarray(self.order[:n_rows])))
+        return Table(table.name, column)
 
     def fair_sample(self, n_rows: int) -> tuple[Any, Any]:
         """Return `n_rows` rows that depend on their content alone, in the order of the table.

@@ -226,6 +226,8 @@ def _fitted_model(
 
 def _reach(backend: Backend, features: FeatureMatrix, choice: Choice) -> tuple[float, ...]:
     """Return how far from its centroid the rows of each cluster are, but for the farthest."""
+    if hasattr(features.X, "reach"):  # rows that lie elsewhere are measured there
+        return tuple(features.X.reach(choice.fit.centroids, REACHED))
     found = backend.assign(features.X, choice.fit.centroids, progress=no_progress)
     labels = backend.to_host(found.labels)
     distances = np.sqrt(backend.to_host(found.sq_distances).astype(np.float64))
