@@ -27,7 +27,7 @@ from gpuseg.memory import working_within
 from gpuseg.nightly.gate import gated, refusal
 from gpuseg.nightly.identity import continued, means_of_earlier
 from gpuseg.outputs.bucket_results import bucket_place, buckets_table, check_plots_folder
-from gpuseg.outputs.checkpoint import Checkpoint
+from gpuseg.outputs.checkpoint import Checkpoint, remove_checkpoint
 from gpuseg.outputs.conclusion import conclude, conclude_placed
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.keeping import keep_run, record_costs

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpuseg.cli.command import AsJson, emit, emit_json, guarded, with_settings
+from gpuseg.cli.reporting import reporter
 from gpuseg.errors import SettingsError
 from gpuseg.settings import Settings
 
@@ -32,10 +32,10 @@ def models_list(settings: Settings, *, as_json: AsJson = False) -> None:
     """List the stored models."""
     from gpuseg.outputs.models import describe_entry, list_models
     from gpuseg.outputs.publication import unfinished
-    from gpuseg.terminal import print_models, print_warnings
+    from gpuseg.terminal import print_models
 
     entries = list_models(Path(settings.runs_dir))
-    print_warnings(unfinished(Path(settings.runs_dir)), sys.stderr)
+    reporter(settings.log_format).warn(unfinished(Path(settings.runs_dir)))
     if as_json:
         emit_json([describe_entry(entry) for entry in entries])
     else:

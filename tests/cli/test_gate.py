@@ -47,7 +47,7 @@ def look(folder: Path, *arguments: str):
 def customers(n: int, seed: int) -> pl.DataFrame:
     """Three kinds of customers."""
     rng = np.random.default_rng(seed)
-    group = rng.integers(0, 3, n)
+    group = np.random.default_rng(9).integers(0, 3, 1000)[:n]  # everybody stays what they are
     return pl.DataFrame(
         {
             "id": [f"C{i:05}" for i in range(n)],

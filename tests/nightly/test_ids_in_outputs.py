@@ -80,7 +80,7 @@ def night(tmp_path_factory):
     assert first.cluster_ids == (0, 1, 2)
     assert summary(first)["lineage"] == []
     assert first.cluster_sizes == [90, 60, 30]
-    assert not (Path(first.run_dir) / "tables" / "lineage.parquet").exists()
+    assert pl.read_parquet(Path(first.run_dir) / "tables" / "lineage.parquet").is_empty()
     renumber(runs_dir, pl.from_arrow(first.table))
     rename_segment(runs_dir, "m", 5, "Our people")
     exports = ("feature_importance", "shap_values", "profiles", "rules", "k_scores")
