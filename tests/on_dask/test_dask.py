@@ -13,19 +13,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from gpuseg.distributed.rooms import place_on
 
 from gpuseg import pipeline
 from gpuseg.clustering.choice import choose
+from gpuseg.clustering.sweep import sweep
 from gpuseg.distributed import cluster as clusters
 from gpuseg.distributed.backend import DaskBackend
 from gpuseg.distributed.cluster import cluster_of
 from gpuseg.distributed.facts import check_agreement
 from gpuseg.distributed.matrix import Matrix, ordered_keys
+from gpuseg.distributed.on_dask import place_on
 from gpuseg.errors import BackendUnavailableError, ClusterError, DataError, SettingsError
 from gpuseg.features import FeatureSettings
+from gpuseg.places import place_of_work
 from gpuseg.records import no_progress
-from gpuseg.rooms import place_of_work
 from gpuseg.settings import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -56,10 +57,10 @@ def settings_of(path, **parameters):
 
 def fitted(place, settings):
     """Go through the rooms up to the choice."""
-    backend, rooms = place.engine.backend, place.rooms
-    table = rooms.read(settings, no_progress)
-    features = rooms.prepare(backend, table, FeatureSettings.of(settings))
-    swept = rooms.sweep(
+    backend, work = place.backend, place.work
+    table = work.read(settings, no_progress)
+    features = work.prepare(backend, table, FeatureSettings.of(settings))
+    swept = sweep(
         backend, features.X, settings.k_values, n_init=settings.n_init,
         random_state=settings.random_state, sample_size=settings.sample_size,
     )  # fmt: skip
@@ -344,4 +345,4 @@ def test_a_table_that_is_not_there(cluster, tmp_path):
 
     for name in ("none.parquet", "none.csv"):
         with pytest.raises(TableNotFoundError, match=name):
-            place_on(cluster).rooms.read(settings_of(tmp_path / name))
+            place_on(cluster).work.read(settings_of(tmp_path / name))
