@@ -39,7 +39,7 @@ from gpuseg.records import (
     SweepResult,
     Table,
 )
-from gpuseg.rooms import HERE, Place, Rooms, place_of_work
+from gpuseg.places import HERE, Place, Rooms, place_of_work
 from gpuseg.settings import Settings
 from gpuseg.stages import Observer, Stages
 from gpuseg.tables import Output, here, locate, publish

@@ -22,7 +22,7 @@ LAYERS = [
     {"nightly"},
     {"activation"},
     {"doctor"},
-    {"rooms", "distributed"},
+    {"places", "distributed"},
     {"pipeline", "estimator"},
     {"plan", "api", "device_memory", "watch"},
     {"terminal"},

@@ -11,7 +11,7 @@ from gpuseg.distributed import explanation, preparing, scoring
 from gpuseg.distributed.backend import DaskBackend
 from gpuseg.distributed.cluster import Cluster, cluster_of
 from gpuseg.distributed.table import read_on_workers
-from gpuseg.rooms import Place, Rooms
+from gpuseg.places import Place, Rooms
 from gpuseg.settings import Settings
 
 

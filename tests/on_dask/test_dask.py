@@ -25,7 +25,7 @@ from gpuseg.distributed.rooms import place_on
 from gpuseg.errors import BackendUnavailableError, ClusterError, DataError, SettingsError
 from gpuseg.features import FeatureSettings
 from gpuseg.records import no_progress
-from gpuseg.rooms import place_of_work
+from gpuseg.places import place_of_work
 from gpuseg.settings import resolve
 
 ROOT = Path(__file__).parents[2]
