@@ -31,6 +31,7 @@ from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.results import without_own_columns
 from gpuseg.outputs.reuse import earlier_model, encoder_of, required_model, stored_model
 from gpuseg.outputs.sketch import Sketch
+from gpuseg.places import HERE, Place, Rooms, place_of_work
 from gpuseg.records import (
     Choice,
     Explained,
@@ -39,7 +40,6 @@ from gpuseg.records import (
     SweepResult,
     Table,
 )
-from gpuseg.places import HERE, Place, Rooms, place_of_work
 from gpuseg.settings import Settings
 from gpuseg.stages import Observer, Stages
 from gpuseg.tables import Output, here, locate, publish

@@ -24,8 +24,8 @@ from gpuseg.distributed.matrix import Matrix, ordered_keys
 from gpuseg.distributed.rooms import place_on
 from gpuseg.errors import BackendUnavailableError, ClusterError, DataError, SettingsError
 from gpuseg.features import FeatureSettings
-from gpuseg.records import no_progress
 from gpuseg.places import place_of_work
+from gpuseg.records import no_progress
 from gpuseg.settings import resolve
 
 ROOT = Path(__file__).parents[2]
