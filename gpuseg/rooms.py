@@ -12,6 +12,7 @@ from gpuseg.clustering.earlier_score import earlier_silhouette
 from gpuseg.clustering.placing import place as place_rows
 from gpuseg.clustering.placing import score_placed
 from gpuseg.errors import GpusegError, SettingsError, SinkError
+from gpuseg.explained import Explained
 from gpuseg.features import FeatureSettings
 from gpuseg.nightly.earlier import Found, earlier_places
 from gpuseg.nightly.evidence import with_evidence
@@ -22,15 +23,7 @@ from gpuseg.outputs.models import EarlierModel, StoredModel
 from gpuseg.outputs.public_ids import with_public_ids
 from gpuseg.outputs.reuse import encoder_of
 from gpuseg.places import Place, this_machine
-from gpuseg.records import (
-    Choice,
-    Explained,
-    FeatureMatrix,
-    KMeansFit,
-    Segmentation,
-    SweepResult,
-    Table,
-)
+from gpuseg.records import Choice, FeatureMatrix, KMeansFit, Segmentation, SweepResult, Table
 from gpuseg.settings import Settings
 from gpuseg.stages import Stages
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "gpuseg"
 #: Who may import whom: a room imports from its own line or from lines above.
 LAYERS = [
     {"errors", "interrupts", "redaction", "memory"},
-    {"records", "change"},
+    {"records", "change", "explained"},
     {"settings", "config", "stages", "tables", "backends"},
     {"features", "clustering"},
     {"explain"},

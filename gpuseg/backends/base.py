@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans, Table
+from gpuseg.explained import Forest, ShapMeans
+from gpuseg.records import Array, Assignment, KMeansFit, Progress, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa

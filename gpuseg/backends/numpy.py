@@ -18,17 +18,9 @@ from gpuseg.backends.base import Backend, Farthest, LloydSums
 from gpuseg.backends.content_order import content_order
 from gpuseg.backends.cpu import by_buckets
 from gpuseg.backends.cpu.threads import in_threads
+from gpuseg.explained import Forest, ShapMeans
 from gpuseg.memory import room
-from gpuseg.records import (
-    Array,
-    Assignment,
-    Forest,
-    KMeansFit,
-    Progress,
-    ShapMeans,
-    Table,
-    no_progress,
-)
+from gpuseg.records import Array, Assignment, KMeansFit, Progress, Table, no_progress
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -22,11 +22,11 @@ from gpuseg.distributed.scoring import first_of_clusters
 from gpuseg.distributed.table import PartitionedTable
 from gpuseg.explain.naming import strongest
 from gpuseg.explain.profiles import Profiles
+from gpuseg.explained import Explained
 from gpuseg.outputs import sketch as sketches
 from gpuseg.outputs.saying import say
 from gpuseg.records import (
     Choice,
-    Explained,
     FeatureMatrix,
     KMeansFit,
     Progress,

@@ -13,6 +13,7 @@ import pyarrow as pa
 from gpuseg.backends.base import Backend
 from gpuseg.backends.select import Engine
 from gpuseg.change import Lineage
+from gpuseg.explained import Explained, Explanation, Segment
 from gpuseg.outputs.change_facts import change_summary
 from gpuseg.outputs.manifest import versions
 from gpuseg.outputs.model_names import default_model_name
@@ -33,11 +34,8 @@ from gpuseg.outputs.segments import (
 )
 from gpuseg.records import (
     Choice,
-    Explained,
-    Explanation,
     FeatureMatrix,
     KMeansFit,
-    Segment,
     Segmentation,
     StageCost,
     SweepResult,

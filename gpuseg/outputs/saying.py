@@ -9,8 +9,9 @@ from gpuseg.explain.explain import explain
 from gpuseg.explain.rule_columns import rule_columns, told_rows
 from gpuseg.explain.rules import find_rules
 from gpuseg.explain.surrogate import segment_tree
+from gpuseg.explained import Explained
 from gpuseg.outputs.public_ids import public_ids
-from gpuseg.records import Choice, Explained, FeatureMatrix, Progress, Table, no_progress, part
+from gpuseg.records import Choice, FeatureMatrix, Progress, Table, no_progress, part
 
 
 def say(

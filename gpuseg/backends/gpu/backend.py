@@ -15,15 +15,8 @@ from gpuseg.backends.gpu.libraries import Libraries
 from gpuseg.backends.gpu.memory import told_clearly
 from gpuseg.backends.gpu.rows import check_residence
 from gpuseg.backends.numpy import NumPyBackend
-from gpuseg.records import (
-    Array,
-    Assignment,
-    Forest,
-    KMeansFit,
-    Progress,
-    ShapMeans,
-    Table,
-)
+from gpuseg.explained import Forest, ShapMeans
+from gpuseg.records import Array, Assignment, KMeansFit, Progress, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
