@@ -11,6 +11,7 @@ from gpuseg.distributed import explanation, preparing
 from gpuseg.distributed.backend import DaskBackend
 from gpuseg.distributed.cluster import Cluster, cluster_of
 from gpuseg.distributed.table import read_on_workers
+from gpuseg.errors import SettingsError
 from gpuseg.places import Place, Work
 from gpuseg.settings import Settings
 
@@ -21,9 +22,12 @@ def on_dask(settings: Settings) -> Iterator[Place]:
 
     Raises
     ------
+    SettingsError
+        If a parameter asks for what is not done on workers.
     GpusegError
         As `cluster_of`.
     """
+    _refuse(settings)
     with cluster_of(settings) as cluster:
         yield place_on(cluster)
 
@@ -46,6 +50,14 @@ def place_on(cluster: Cluster, *, n_partitions: int | None = None) -> Place:
             sketch=explanation.sketch,
         ),
     )
+
+
+def _refuse(settings: Settings) -> None:
+    if settings.publish == "if-better":
+        raise SettingsError(
+            "publish 'if-better' scores the earlier segments on today's rows, which workers cannot "
+            "do; use --publish if-ok with --min-silhouette or --max-churn, or run without dask"
+        )
 
 
 def _reason(cluster: Cluster) -> str:
