@@ -45,9 +45,9 @@ class Plan:
     new_kind_on: int = 8
     broken_on: int = 11
     broken_column: str = "hours-per-week"
-    n_rows: int = 6000
+    n_rows: int = 3000
     seed: int = 0
-    arguments: tuple[str, ...] = ("--max-churn", "0.2", "--max-psi", "0.25",
+    arguments: tuple[str, ...] = ("--min-clusters", "6", "--max-churn", "0.3", "--max-psi", "0.25",
                                   "--min-silhouette", "0.05")  # fmt: skip
 
 

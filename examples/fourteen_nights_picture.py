@@ -9,7 +9,7 @@ from gpuseg.outputs.palette import cluster_names
 from gpuseg.outputs.png import png_of
 from gpuseg.outputs.svg import Canvas, for_file
 
-WIDTH, LEFT, RIGHT = 960.0, 96.0, 940.0
+WIDTH, LEFT, RIGHT = 980.0, 150.0, 966.0
 LINES, BARS, LIMITS = (64.0, 170.0), (238.0, 470.0), (520.0, 600.0)
 GATE = 640.0
 
@@ -47,8 +47,8 @@ def _marked(canvas: Canvas, facts: Mapping[str, Any]) -> None:
 
 def _stability(canvas: Canvas, nights: Sequence[Night]) -> None:
     top, bottom = LINES
-    canvas.text(4, top - 6, "Unchanged rows", bold=True)
-    canvas.text(4, top + 10, "that kept their id", color="muted")
+    canvas.text(4, top + 4, "Unchanged rows", bold=True)
+    canvas.text(4, top + 20, "that kept their id", color="muted")
     for share in (0.0, 0.5, 1.0):
         y = bottom - share * (bottom - top)
         canvas.line(LEFT, y, RIGHT, y)
@@ -62,9 +62,12 @@ def _stability(canvas: Canvas, nights: Sequence[Night]) -> None:
         canvas.path(points, stroke=color, width=width)
         for x, y in points:
             canvas.circle(x, y, 3.5, color)
-    canvas.text(LEFT, bottom + 16, "● ids of gpuseg", color="accent", size=11)
-    canvas.text(LEFT + 110, bottom + 16, "● the same segments, numbered by size every night",
-                color="above", size=11)  # fmt: skip
+    for x, color, words in (
+        (LEFT + 4, "accent", "ids of gpuseg"),
+        (LEFT + 120, "above", "the same segments, numbered by size every night"),
+    ):
+        canvas.circle(x, bottom + 18, 4, color)
+        canvas.text(x + 9, bottom + 18, words, color="muted", size=11)
 
 
 def _sizes(canvas: Canvas, nights: Sequence[Night]) -> None:
@@ -72,7 +75,7 @@ def _sizes(canvas: Canvas, nights: Sequence[Night]) -> None:
     canvas.text(4, top + 6, "Segments", bold=True)
     canvas.text(4, top + 22, "by id, rows", color="muted")
     ids = sorted({int(c) for night in nights for c in night["sizes"]})
-    colors = cluster_names(ids)
+    colors = cluster_names([int(c) for c in nights[-1]["sizes"]], ids)
     tallest = max(night["n_rows"] for night in nights)
     wide = (RIGHT - LEFT) / len(nights) * 0.66
     for i, night in enumerate(nights):

@@ -67,9 +67,11 @@ def source(tmp_path_factory):
 def gpuseg(folder, *arguments):
     command = [sys.executable, "-m", "gpuseg", *arguments, "--backend", "numpy", "--json"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    output, errors = process.stdout.read(), process.stderr.read()
+    with process.stdout, process.stderr:
+        output, errors = process.stdout.read(), process.stderr.read()
     _pid, status, usage = os.wait4(process.pid, 0)
-    return output, errors.decode(), os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return output, errors.decode(), process.returncode, usage.ru_maxrss * 1024
 
 
 def test_a_run_takes_what_was_planned(source, tmp_path):

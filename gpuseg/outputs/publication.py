@@ -248,21 +248,22 @@ def _finished(runs_dir: Path, name: str, entry: Entry) -> list[str]:
         said[0] += f": {', '.join(published)} published"
     if there:
         said[0] += f"; {', '.join(there)} had appeared"
+    words = {
+        "changed": "was changed by somebody else since; it was left as it is",
+        "unknown": "may have its new rows or not, which cannot be told; it was left as it is",
+    }
     said += [
-        f"'{item.location.display}' was changed by somebody else since run {entry.run_id} was cut "
-        "off; it was left as it is"
-        for item, state in states
-        if state == "changed"
+        f"'{item.location.display}' {words[state]}" for item, state in states if state in words
     ]
     return said
 
 
 def _state(item: Item) -> str:
-    """Tell whether a table is ``there``, still ``waits``, or was ``changed`` by somebody else."""
+    """Tell whether a table is there, still waits, or was changed by somebody else."""
     before, after = item.marks
     if not (before and after):
         # the system cannot tell: twice the same table is no harm, twice the same rows are
-        return "changed" if item.append else "waits"
+        return "unknown" if item.append else "waits"
     now = mark(item.location, append=item.append)
     if now == after:
         return "there"

@@ -118,6 +118,8 @@ class Dialect:
         what belongs to the old one.
     row_hash
         SQL of a number that depends on all of the row ``gpuseg_row``; empty where there is none.
+    readable
+        SQL with ``{schema}`` and ``{table}``: a row if this user may read the table.
     failures
         SQLSTATE or its first two signs -> meaning.
     phrases
@@ -149,6 +151,7 @@ class Dialect:
     bystanders: str = ""
     heirs: str = ""
     row_hash: str = ""
+    readable: str = ""
     failures: Mapping[str, Failure] = field(default_factory=dict)
     phrases: Mapping[str, Failure] = field(default_factory=dict)
 

@@ -123,6 +123,8 @@ class Transaction:
         if not kind and (schema, name) not in sides:
             return "nothing"
         holds = sides.get((schema, name), name)
+        if not self._connection.ask(self._dialect.readable, schema, holds):
+            return ""  # somebody who may only add rows
         columns = self._connection.columns(schema, holds)
         found = self._connection.run(
             f"SELECT count(*), sum({self._dialect.row_hash})::text FROM {_full(schema, holds)} "

@@ -205,6 +205,7 @@ POSTGRESQL = Dialect(
     bystanders=_BYSTANDERS,
     heirs=_HEIRS,
     row_hash="hashtextextended(gpuseg_row::text, 0)",
+    readable=f"SELECT 1 WHERE has_table_privilege({_TABLE}, 'SELECT')",
     # https://www.postgresql.org/docs/current/errcodes-appendix.html
     failures={
         "08": _LOST,
