@@ -36,7 +36,8 @@ from machine_peak import machine_facts
 from gpuseg.backends.cpu.forest import fit_forest
 from gpuseg.backends.cpu.threads import thread_count
 from gpuseg.backends.cpu.treeshap import shap_means
-from gpuseg.records import Forest, ShapMeans, no_progress
+from gpuseg.explained import Forest, ShapMeans
+from gpuseg.records import no_progress
 
 LIBRARIES = ("numpy", "numba", "scikit-learn", "shap")
 N_CLUSTERS = 5

@@ -12,8 +12,9 @@
     ├── DeviceMemoryError       2   the GPU has too little free memory, even for small blocks
     ├── GateRefusedError        3   a gate refused to publish; the previous result stands
     ├── SourceError             4   reading failed after retries; safe to run again
-    └── SinkError               4   writing failed after retries; the previous table stands
-        └── UnsureError         4   …, or the new one: it was lost at the moment of the exchange
+    ├── SinkError               4   writing failed after retries; the previous table stands
+    │   └── UnsureError         4   …, or the new one: it was lost at the moment of the exchange
+    └── ClusterError            4   the Dask cluster is out of reach or lost; safe to run again
 
 A message says what was found, what was expected and what to do. It never carries
 credentials or a customer's row.
@@ -102,6 +103,12 @@ class SinkError(GpusegError):
 
 class UnsureError(SinkError):
     """Writing failed at the moment of the exchange: the previous table stands, or the new one."""
+
+
+class ClusterError(GpusegError):
+    """The Dask cluster cannot be reached, or has lost its workers. Running again is safe."""
+
+    exit_code = 4
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -19,8 +19,7 @@ from gpuseg.activation import (
     required_audience,
     wishes_of_table,
 )
-from gpuseg.backends.select import Engine, select_backend
-from gpuseg.clustering.placing import place
+from gpuseg.backends.select import Engine
 from gpuseg.errors import GateRefusedError
 from gpuseg.explain.bucket_columns import BucketReport, suggest_buckets
 from gpuseg.interrupts import after_publishing
@@ -44,12 +43,13 @@ from gpuseg.outputs.reuse import (
     required_model,
     stored_model,
 )
-from gpuseg.outputs.sketch import Sketch, sketch
+from gpuseg.outputs.sketch import Sketch
 from gpuseg.outputs.unchanged import unchanged_result
+from gpuseg.places import Place, place_of_work
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.stages import Deadline, Observer, Stages
-from gpuseg.tables import Output, locate, publish
+from gpuseg.tables import Output, here, locate, publish
 from gpuseg.tables import load as load_file
 from gpuseg.tables.input import csv_options, read_input
 
@@ -98,14 +98,28 @@ def run(
     GpusegError
         See `gpuseg.errors`. Nothing was published then.
     """
+    with place_of_work(settings) as place:
+        return run_at(place, settings, table=table, observer=observer, keep=keep, past=past)
+
+
+def run_at(
+    place: Place,
+    settings: Settings,
+    *,
+    table: Table | None = None,
+    observer: Observer | None = None,
+    keep: bool = True,
+    past: PastRun | None = None,
+) -> Segmentation:
+    """Segment a table as `run` does, on this machine or on a cluster that is there already."""
     if not keep:
-        return _run(settings, table, observer, keep, past)
+        return _run(place, settings, table, observer, keep, past)
     runs_dir, name = Path(settings.runs_dir), name_before_reading(settings, table)
     # before anything is read: whoever has to wait shall know it at once
     with model_lock(runs_dir, name):
         healed = finish_publication(runs_dir, name, warehouse=settings.warehouse)
         try:
-            result = _run(settings, table, observer, keep, past)
+            result = _run(place, settings, table, observer, keep, past)
         except GateRefusedError:  # it has come to its end, though nothing was published
             remove_checkpoint(runs_dir, name)
             raise
@@ -113,6 +127,7 @@ def run(
 
 
 def _run(
+    place: Place,
     settings: Settings,
     table: Table | None,
     observer: Observer | None,
@@ -120,14 +135,13 @@ def _run(
     past: PastRun | None,
 ) -> Segmentation:
     stages = Stages(observer, Deadline.after(settings.max_seconds))
-    engine = select_backend(settings.backend)
     destinations = Destinations.of(settings)
     audience = Audience.of(settings) if keep else None
     if audience is not None:
         audience.check_service()
     model = None if settings.force_refit else stored_model(settings, table, past)
 
-    rows = rooms.read(settings, table, destinations, stages)
+    rows = rooms.read(settings, place, table, destinations, stages)
     if audience is not None:
         audience.check_rows(rows)
     if keep and model is not None and past is None:
@@ -137,15 +151,15 @@ def _run(
     is_fit = keep and model is None
     earlier = earlier_model(settings, rows, past) if is_fit else EarlierModel()
 
-    result, seen = engine.where_it_fits(
-        lambda engine: _segmented(settings, engine, rows, model, earlier, stages, keep)
+    result, seen = place.engine.where_it_fits(
+        lambda engine: _segmented(settings, place.at(engine), rows, model, earlier, stages, keep)
     )
     if past is not None:
         continues = (earlier.model or model) is not None
         said = past.differences(rows, result.backend, continues=continues)
         result = replace(result, warnings=(*result.warnings, *said))
-    if seen is None:
-        return result
+    if seen is None:  # whoever looks at the rows may do so when the workers have gone
+        return replace(result, table=here(result.table))
     result = gated(settings, result, earlier.model, is_fitted=model is None)
     return _published(settings, result, rows, seen, destinations, audience, stages)
 
@@ -179,7 +193,7 @@ def _published(
 
 def _segmented(
     settings: Settings,
-    engine: Engine,
+    place: Place,
     table: Table,
     model: StoredModel | None,
     earlier: EarlierModel,
@@ -187,9 +201,9 @@ def _segmented(
     keep: bool,
 ) -> tuple[Segmentation, Sketch | None]:
     """Prepare, sweep, choose, explain; a sketch of the rows is drawn for what is kept."""
-    backend = engine.backend
-    before = rooms.compare(settings, backend, table, earlier, stages)
-    features = rooms.prepare(settings, backend, table, model, stages)
+    backend = place.backend
+    before = rooms.compare(settings, place, table, earlier, stages)
+    features = rooms.prepare(settings, place, table, model, stages)
     means = means_of_earlier(features, backend, before.typical) if before.typical else None
     checkpoint = Checkpoint.of(settings, table.name) if keep else Checkpoint(None)
     swept, choice = rooms.segment(settings, backend, features, model, means, stages, checkpoint)
@@ -197,9 +211,9 @@ def _segmented(
     if model is None:
         choice, lineage = continued(backend, features, choice, earlier, before.typical, means)
         choice = replace(choice, warnings=earlier.warnings + before.warnings + choice.warnings)
-    said = rooms.explain(settings, backend, table, features, choice, stages)
+    said = rooms.explain(settings, place, table, features, choice, stages)
     result = conclude(
-        settings, engine, table, features, swept, choice, said, model, earlier, lineage,
+        settings, place.engine, table, features, swept, choice, said, model, earlier, lineage,
         stages.costs,
     )  # fmt: skip
     if not keep:
@@ -207,7 +221,7 @@ def _segmented(
     result = rooms.look_back(
         settings, backend, table, features, swept, result, earlier.model or model, before, stages
     )
-    return result, sketch(backend, table, features, choice.fit, swept)
+    return result, place.work.sketch(backend, table, features, choice.fit, swept)
 
 
 @within_memory
@@ -230,7 +244,17 @@ def assign(
     ModelError
         If there is no such model, or the table lacks a column that it needs.
     """
-    engine = select_backend(settings.backend)
+    with place_of_work(settings) as place:
+        return _assign(place, settings, table, model, observer)
+
+
+def _assign(
+    place: Place,
+    settings: Settings,
+    table: Table | None,
+    model: StoredModel | None,
+    observer: Observer | None,
+) -> Segmentation:
     destinations = Destinations.of(settings)
     healed: tuple[str, ...] = ()
     if model is None and settings.model_name is not None:
@@ -238,11 +262,11 @@ def assign(
     model = model or required_model(settings)
     stages = Stages(observer)
 
-    rows = rooms.read(settings, table, destinations, stages)
-    result = place_rows(settings, engine, rows, model, stages)
+    rows = rooms.read(settings, place, table, destinations, stages)
+    result = place_rows(settings, place, rows, model, stages)
     result = replace(result, warnings=(*healed, *result.warnings))
     if settings.output_table is None:
-        return result
+        return replace(result, table=here(result.table))
     with stages.stage("publish") as stage:
         destinations.publish(result)
         stage.detail = destinations.summary
@@ -250,18 +274,17 @@ def assign(
 
 
 def place_rows(
-    settings: Settings, engine: Engine, rows: Table, model: StoredModel, stages: Stages
+    settings: Settings, place: Place, rows: Table, model: StoredModel, stages: Stages
 ) -> Segmentation:
-    """Prepare and place rows that are in memory; nothing is written."""
+    """Prepare and place rows that have been read; nothing is written."""
 
     def placed(engine: Engine) -> Segmentation:
-        features = rooms.prepare(settings, engine.backend, rows, model, stages)
-        with stages.stage("place") as stage:
-            fit = place(engine.backend, features.X, model.centroids, progress=stage.progress)
-            stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
+        there = place.at(engine)
+        features = rooms.prepare(settings, there, rows, model, stages)
+        fit = rooms.put_in_place(there, features, model, stages)
         return conclude_placed(settings, engine, rows, features, fit, model, stages.costs)
 
-    return engine.where_it_fits(placed)
+    return place.engine.where_it_fits(placed)
 
 
 @within_memory

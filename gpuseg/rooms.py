@@ -7,37 +7,25 @@ from typing import Any
 
 from gpuseg.activation import Audience, push, wishes_of_result
 from gpuseg.backends.base import Backend
-from gpuseg.backends.select import select_backend
 from gpuseg.clustering.choice import choose
 from gpuseg.clustering.earlier_score import earlier_silhouette
-from gpuseg.clustering.placing import place, score_placed
-from gpuseg.errors import GpusegError, SinkError
-from gpuseg.explain.explain import explain as explain_choice
-from gpuseg.explain.rule_columns import rule_columns, told_rows
-from gpuseg.explain.rules import find_rules
-from gpuseg.explain.surrogate import segment_tree
-from gpuseg.features import FeatureSettings, prepare_again
-from gpuseg.features import prepare as prepare_table
+from gpuseg.clustering.placing import place as place_rows
+from gpuseg.clustering.placing import score_placed
+from gpuseg.errors import GpusegError, SettingsError, SinkError
+from gpuseg.explained import Explained
+from gpuseg.features import FeatureSettings
 from gpuseg.nightly.earlier import Found, earlier_places
 from gpuseg.nightly.evidence import with_evidence
 from gpuseg.nightly.identity import Means, warm_starts
 from gpuseg.outputs.checkpoint import Checkpoint
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.models import EarlierModel, StoredModel
-from gpuseg.outputs.public_ids import public_ids, with_public_ids
+from gpuseg.outputs.public_ids import with_public_ids
 from gpuseg.outputs.reuse import encoder_of
-from gpuseg.records import (
-    Choice,
-    Explained,
-    FeatureMatrix,
-    Segmentation,
-    SweepResult,
-    Table,
-    part,
-)
+from gpuseg.places import Place, this_machine
+from gpuseg.records import Choice, FeatureMatrix, KMeansFit, Segmentation, SweepResult, Table
 from gpuseg.settings import Settings
 from gpuseg.stages import Stages
-from gpuseg.tables.input import read_input
 
 #: Of the time that is left after reading and preparing, what the sweep may take where time is
 #: limited; the rest is for the explanation and for publishing, which are not cut.
@@ -45,11 +33,20 @@ SWEEP_SHARE = 0.5
 
 
 def read(
-    settings: Settings, table: Table | None, destinations: Destinations, stages: Stages
+    settings: Settings,
+    place: Place,
+    table: Table | None,
+    destinations: Destinations,
+    stages: Stages,
 ) -> Table:
     """Read the rows, or take those in memory; refuse what cannot be published."""
+    if table is not None and settings.dask is not None:
+        raise SettingsError(
+            "workers cannot read a table that is in memory here; write it to a Parquet file and "
+            "name that, or leave out dask"
+        )
     with stages.stage("read") as stage:
-        table = destinations.accept(table or read_input(settings, stage.progress))
+        table = destinations.accept(table or place.work.read(settings, stage.progress))
         stages.n_rows = table.n_rows
         stage.detail = f"{table.n_rows:,} rows, {table.arrow.num_columns} columns"
     return table
@@ -59,24 +56,35 @@ def place_in_table_order(
     settings: Settings, table: Table, model: StoredModel, stages: Stages
 ) -> Any:
     """Return the segment of each row of the table, by a stored model."""
-    backend = select_backend(settings.backend).backend
-    features = prepare(settings, backend, table, model, stages)
+    here = this_machine(settings)
+    features = prepare(settings, here, table, model, stages)
+    fit = put_in_place(here, features, model, stages)
+    return features.in_table_order(here.backend.to_host(fit.labels))
+
+
+def put_in_place(
+    place: Place, features: FeatureMatrix, model: StoredModel, stages: Stages
+) -> KMeansFit:
+    """Give each row a segment of a stored model."""
     with stages.stage("place") as stage:
-        fit = place(backend, features.X, model.centroids, progress=stage.progress)
+        fit = place_rows(place.backend, features.X, model.centroids, progress=stage.progress)
         stage.detail = f"{model.n_clusters} clusters of model '{model.name}'"
-    return features.in_table_order(backend.to_host(fit.labels))
+    return fit
 
 
 def prepare(
-    settings: Settings, backend: Backend, table: Table, model: StoredModel | None, stages: Stages
+    settings: Settings, place: Place, table: Table, model: StoredModel | None, stages: Stages
 ) -> FeatureMatrix:
     """Turn the rows into features: with a new encoder, or with the one of a stored model."""
+    features: FeatureMatrix
+    backend, work = place.backend, place.work
     with stages.stage("prepare") as stage:
         if model is None:
             wishes = feature_settings(settings, table)
-            features = prepare_table(backend, table, wishes, progress=stage.progress)
+            features = work.prepare(backend, table, wishes, progress=stage.progress)
         else:
-            features = prepare_again(backend, encoder_of(model), table, progress=stage.progress)
+            encoder = encoder_of(model)
+            features = work.prepare_again(backend, encoder, table, progress=stage.progress)
         stage.detail = f"{features.X.shape[1]} features from {len(features.columns)} columns"
     return features
 
@@ -89,13 +97,20 @@ def feature_settings(settings: Settings, table: Table) -> FeatureSettings:
 
 
 def compare(
-    settings: Settings, backend: Backend, table: Table, earlier: EarlierModel, stages: Stages
+    settings: Settings, place: Place, table: Table, earlier: EarlierModel, stages: Stages
 ) -> Found:
     """Find out where the rows were in the run before."""
     if earlier.model is None:
         return Found(None, None)
     with stages.stage("compare") as stage:
-        found = earlier_places(settings, backend, table, earlier.model, progress=stage.progress)
+        found = earlier_places(
+            settings,
+            place.backend,
+            table,
+            earlier.model,
+            prepare_again=place.work.prepare_again,
+            progress=stage.progress,
+        )
         how = f"by {found.places.matched_by}" if found.places else "by nothing"
         stage.detail = f"rows matched {how} with run {earlier.model.run_id}"
     return found
@@ -152,36 +167,26 @@ def segment(
 
 def explain(
     settings: Settings,
-    backend: Backend,
+    place: Place,
     table: Table,
     features: FeatureMatrix,
     choice: Choice,
     stages: Stages,
 ) -> Explained:
     """Say what makes each segment what it is, under the ids that people see."""
+    said: Explained
     with stages.stage("explain") as stage:
-        explanation = explain_choice(
-            backend,
-            features,
+        said = place.work.say(
+            place.backend,
             table,
+            features,
             choice,
             random_state=settings.random_state,
-            progress=part(stage.progress, 0.0, 0.9),
+            progress=stage.progress,
         )
-        told = told_rows(features, table, backend.to_host(choice.fit.labels))
-        columns, labels = rule_columns(features, told.table), told.labels
-        rules = find_rules(
-            columns,
-            labels,
-            choice.n_clusters,
-            random_state=settings.random_state,
-            progress=part(stage.progress, 0.9, 1.0),
-        )
-        ids = public_ids(labels, choice.cluster_ids)
-        tree = segment_tree(columns, ids, random_state=settings.random_state)
-        stage.detail = f"forest right for {explanation.oob_accuracy:.1%} of rows out of bag"
-    explanation = replace(explanation, notes=explanation.notes + told.notes)
-    return with_public_ids(Explained(explanation, rules, tree), choice.cluster_ids)
+        accuracy = said.explanation.oob_accuracy
+        stage.detail = f"forest right for {accuracy:.1%} of rows out of bag"
+    return with_public_ids(said, choice.cluster_ids)
 
 
 def look_back(

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from gpuseg.doctor import Examination
     from gpuseg.explain.bucket_columns import BucketReport
     from gpuseg.explain.buckets import ColumnBuckets
+    from gpuseg.explained import SegmentTree
     from gpuseg.outputs.models import ModelEntry
     from gpuseg.plan import Plan, StagePlan
-    from gpuseg.records import Segmentation, SegmentTree, StageCost
+    from gpuseg.records import Segmentation, StageCost
 
 #: Between two progress lines when the output is a file or a log, in seconds.
 LINE_INTERVAL_SECONDS = 10.0

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpuseg import pipeline
-from gpuseg.backends.select import select_backend
 from gpuseg.errors import SettingsError, SinkError, SourceError, TableNotFoundError
 from gpuseg.interrupts import SIGNALS
 from gpuseg.outputs.model_names import model_folder
@@ -25,6 +24,7 @@ from gpuseg.outputs.models import StoredModel, champion, load_model
 from gpuseg.outputs.publication import JOURNAL, heal
 from gpuseg.outputs.results import CLUSTER_COLUMN, check_names_are_free
 from gpuseg.outputs.reuse import required_model
+from gpuseg.places import this_machine
 from gpuseg.records import Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.stages import Stages
@@ -107,7 +107,7 @@ class Watch:
         self._source, self._output = _places(settings)
         if "duckdb" in (self._source.kind, self._output.kind):
             keep_warm()
-        self._engine = select_backend(settings.backend)
+        self._place = this_machine(settings)
         self._model = required_model(settings)
         #: stamps of both tables, and the model, when a round found nothing new
         self._nothing_new_at: Any = None
@@ -145,7 +145,7 @@ class Watch:
         rows = Table(self._source.display, found.rows)
         check_names_are_free(rows, row_scores=self._settings.row_scores)
         model = self._current_model()
-        result = pipeline.place_rows(self._settings, self._engine, rows, model, Stages())
+        result = pipeline.place_rows(self._settings, self._place, rows, model, Stages())
         [n_rows] = publish(
             [Output(self._output, result.table, append=True, new=self._new)],
             last_look=self._still_current,

@@ -95,7 +95,7 @@ class Audience:
         name = self.source.rowid_column
         if name not in table.arrow.column_names:
             raise DataError(f"rowid_column '{name}' is not a column of '{table.name}'")
-        column = table.arrow.column(name)
+        column = table.select([name]).column(name)
         n_different = pc.count_distinct(column, mode="only_valid").as_py()
         _check_unique(name, table.n_rows, table.n_rows - column.null_count, n_different)
 

@@ -10,12 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans, Table
+from gpuseg.explained import Forest, ShapMeans
+from gpuseg.records import Array, Assignment, KMeansFit, Progress, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+class LloydSums(NamedTuple):
+    """What one step of k-means sees of some rows: enough to move the centroids. On the host."""
+
+    sums: Array  # (n_clusters, n_features) float64, of the rows nearest to each centroid
+    counts: Array  # (n_clusters,) int64
+    inertia: float  # sum of squared distances to the nearest centroid, float64
+
+    def plus(self, other: LloydSums) -> LloydSums:
+        """Add what was seen of other rows."""
+        return LloydSums(
+            self.sums + other.sums, self.counts + other.counts, self.inertia + other.inertia
+        )
+
+
+class Farthest(NamedTuple):
+    """The row that is farthest from its nearest centroid. On the host."""
+
+    sq_distance: float
+    row: Array  # (n_features,) float32
 
 
 class Backend(Protocol):
@@ -152,6 +174,20 @@ class Backend(Protocol):
         those of the returned centroids, which may lie on either side: see `to_host`.
         Results do not depend on the number of threads.
         """
+
+    def lloyd_sums(self, X: Array, many: Sequence[Any]) -> list[LloydSums]:
+        """See the rows once for each set of centroids: one step of `lloyd`, on a part of rows.
+
+        What is seen of several parts adds up to what is seen of all rows.
+
+        Parameters
+        ----------
+        many
+            Host arrays of shape (k, d), float32; k may differ. A cluster may stay empty.
+        """
+
+    def farthest(self, X: Array, centroids: Any) -> Farthest:
+        """Find the row that is farthest from its nearest centroid; of equals the first."""
 
     def assign(self, X: Array, centroids: Any, *, progress: Progress) -> Assignment:
         """Find the nearest and second nearest centroid of every row.

@@ -20,22 +20,38 @@ def content_order(features: Sequence[Array], xp: Any) -> Array:
     xp
         The array library of the features. Whole numbers only, so all give the same order.
     """
-    n_samples = features[0].shape[1] if features else 0
-    hashes = xp.zeros(n_samples, dtype=np.uint64)
+    hashes = row_hashes(features, xp)
+    by_hash = xp.argsort(hashes, kind="stable")
+    ordered = hashes[by_hash]
+    spread = spread_keys(ordered, repetitions(ordered, xp))
+    return by_hash[xp.argsort(spread, kind="stable")]
+
+
+def row_hashes(features: Sequence[Array], xp: Any) -> Array:
+    """Return a hash of each row's bits, (n_samples,), uint64."""
+    hashes = xp.zeros(features[0].shape[1] if features else 0, dtype=np.uint64)
     for block in features:
         for feature in block:
             hashes += feature.view(np.uint32)
             hashes *= GOLDEN
             hashes ^= hashes >> np.uint64(32)
-    by_hash = xp.argsort(hashes, kind="stable")
-    ordered = hashes[by_hash]
-    is_first = xp.ones(n_samples, dtype=bool)
+    return hashes
+
+
+def repetitions(ordered: Array, xp: Any) -> Array:
+    """Return how many equal hashes come before each one of sorted hashes, (n,), int64."""
+    is_first = xp.ones(len(ordered), dtype=bool)
     is_first[1:] = ordered[1:] != ordered[:-1]
-    # the r-th repetition of a row gets a hash of its own, or repetitions would clump
     starts = xp.flatnonzero(is_first)[xp.cumsum(is_first) - 1]
-    repetition = xp.arange(n_samples) - starts
-    spread = mix(ordered + repetition.astype(np.uint64) * GOLDEN)
-    return by_hash[xp.argsort(spread, kind="stable")]
+    return xp.arange(len(ordered)) - starts
+
+
+def spread_keys(hashes: Array, repetition: Array) -> Array:
+    """Return what the rows are sorted by, (n,), uint64.
+
+    The r-th repetition of a row gets a key of its own, or repetitions would clump.
+    """
+    return mix(hashes + repetition.astype(np.uint64) * GOLDEN)
 
 
 def mix(keys: Array) -> Array:

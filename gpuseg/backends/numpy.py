@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from gpuseg.backends.base import Backend
+from gpuseg.backends.base import Backend, Farthest, LloydSums
 from gpuseg.backends.content_order import content_order
 from gpuseg.backends.cpu import by_buckets
 from gpuseg.backends.cpu.threads import in_threads
+from gpuseg.explained import Forest, ShapMeans
 from gpuseg.memory import room
-from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans, Table
+from gpuseg.records import Array, Assignment, KMeansFit, Progress, Table, no_progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -136,6 +137,18 @@ class NumPyBackend:
         from gpuseg.backends.cpu.lloyd import lloyd
 
         return lloyd(X, starts, max_iter=max_iter, tol=tol, progress=progress)
+
+    def lloyd_sums(self, X: Array, many: Sequence[Any]) -> list[LloydSums]:
+        """See the rows once for each set of centroids."""
+        from gpuseg.backends.cpu.lloyd import lloyd_sums
+
+        return lloyd_sums(X, many)
+
+    def farthest(self, X: Array, centroids: Any) -> Farthest:
+        """Find the row that is farthest from its nearest centroid."""
+        sq_distances = self.assign(X, centroids, progress=no_progress).sq_distances
+        place = int(sq_distances.argmax())
+        return Farthest(float(sq_distances[place]), X[place].copy())
 
     def assign(self, X: Array, centroids: Any, *, progress: Progress) -> Assignment:
         """Find the nearest and second nearest centroid of every row."""

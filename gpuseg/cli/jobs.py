@@ -31,6 +31,7 @@ ASSIGN_PARAMETERS = (
     "warehouse",
     "backend",
     "memory",
+    "dask",
     "runs_dir",
     "log_format",
     *CSV_PARAMETERS,

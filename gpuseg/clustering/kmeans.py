@@ -140,6 +140,13 @@ def count_distinct_rows(X: Array, at_most: int) -> int:
     >>> count_distinct_rows(np.array([[1.0], [2.0], [1.0]]), at_most=10)
     2
     """
+    if hasattr(X, "few_distinct"):  # rows that lie elsewhere: each part names a few of its own
+        X = X.few_distinct(at_most)
+    return len(distinct_rows(X, at_most))
+
+
+def distinct_rows(X: Array, at_most: int) -> list[Array]:
+    """Return the first distinct rows, at most so many."""
     seen: list[Array] = []
     for start in range(0, len(X), LEVELS[0]):
         rest = X[start : start + LEVELS[0]]
@@ -147,10 +154,10 @@ def count_distinct_rows(X: Array, at_most: int) -> int:
             rest = rest[(rest != row).any(axis=1)]
         while len(rest):
             if len(seen) == at_most:
-                return at_most
+                return seen
             seen.append(rest[0])
             rest = rest[(rest != rest[0]).any(axis=1)]
-    return len(seen)
+    return seen
 
 
 def adjusted_rand(a: Any, b: Any) -> float:
@@ -324,10 +331,8 @@ def _centres(backend: Backend, fit: KMeansFit) -> Centres:
 
 def _grown(backend: Backend, X: Array, fit: KMeansFit) -> Any:
     """Add the row that is farthest from its centroid to the centroids."""
-    nearest = backend.assign(X, fit.centroids, progress=no_progress)
-    farthest = int(nearest.sq_distances.argmax())
-    row = backend.to_host(X[farthest : farthest + 1])
-    return np.concatenate([backend.to_host(fit.centroids), row])
+    farthest = backend.farthest(X, fit.centroids)
+    return np.concatenate([backend.to_host(fit.centroids), farthest.row[None]])
 
 
 def _never_rising(

@@ -22,7 +22,11 @@ def place(
         With no iterations; clusters may be empty.
     """
     found = backend.assign(X, centroids, progress=progress)
-    inertia = float(backend.to_host(found.sq_distances).sum(dtype=np.float64))
+    sq_distances = found.sq_distances
+    if hasattr(sq_distances, "total"):  # rows that lie elsewhere are measured there
+        inertia = float(sq_distances.total())
+    else:
+        inertia = float(backend.to_host(sq_distances).sum(dtype=np.float64))
     return KMeansFit(centroids=centroids, labels=found.labels, inertia=inertia, n_iter=0)
 
 

@@ -15,6 +15,8 @@ from gpuseg.records import Array, KMeansFit
 
 def cluster_sizes(xp: Any, labels: Array, n_clusters: int) -> np.ndarray:
     """Return the number of rows of each cluster, (n_clusters,) int64, on the host."""
+    if hasattr(labels, "sizes"):  # labels that lie elsewhere are counted there
+        return np.asarray(labels.sizes(n_clusters), dtype=np.int64)
     if xp is np:
         return count_labels(labels, n_clusters)
     counts = xp.bincount(labels, minlength=n_clusters)

@@ -63,27 +63,28 @@ def squared_screen(
         placed = backend.assign(X[begin:end], fit.centroids, progress=no_progress)
         found = Assignment(*(np.asarray(backend.to_host(part)) for part in placed))
         if spreads is None:  # any number would do, if it is the same for all rows
-            spreads = _spreads(found, k)
+            spreads = spreads_of(found, k)
         labels = np.asarray(backend.to_host(fit.labels[begin:end]))
         distances = np.sqrt(found.sq_distances, dtype=np.float64)
         distance_sums += np.bincount(labels, distances, minlength=k)
-        rough = _rough_silhouettes(found, spreads)
+        rough = rough_silhouettes(found, spreads)
         total += float(rough.sum())
         inside = slice(*np.searchsorted(rows, (begin, end)))
         values[inside] = rough[rows[inside] - begin]
     return SquaredScreen(sizes, distance_sums / np.maximum(sizes, 1), values, total / n_samples)
 
 
-def _spreads(found: Assignment, k: int) -> npt.NDArray[np.float64]:
+def spreads_of(found: Assignment, k: int) -> npt.NDArray[np.float64]:
     """Return the mean squared distance to its centroid within each cluster, (k,)."""
     counts = np.bincount(found.labels, minlength=k)
     sums = np.bincount(found.labels, found.sq_distances, minlength=k)
     return np.where(counts > 0, sums / np.maximum(counts, 1), sums.sum() / counts.sum())
 
 
-def _rough_silhouettes(
+def rough_silhouettes(
     found: Assignment, spreads: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
+    """Return the rough silhouette of each row, from its assignment on the host."""
     if len(spreads) == 1:  # there is no other cluster
         return np.zeros(len(found.labels))
     own = np.sqrt(found.sq_distances + spreads[found.labels])

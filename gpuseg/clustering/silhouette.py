@@ -11,7 +11,7 @@ cluster analysis", Journal of Computational and Applied Mathematics 20.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -101,12 +101,30 @@ def silhouettes(
     chosen = None if rows is None else backend.from_host(rows)
     n_clusters = [len(sizes) for sizes in of.sizes]
     sums = backend.distance_sums(X, of.labels, n_clusters, rows=chosen, progress=progress)
-    clusters = of.clusters(backend, rows)
+    return silhouettes_of_sums(backend, sums, of.clusters(backend, rows), of.sizes)
+
+
+def silhouettes_of_sums(
+    backend: Backend,
+    sums: Array,
+    clusters: npt.NDArray[np.int32],
+    sizes: Sequence[npt.NDArray[np.int64]],
+) -> npt.NDArray[np.float64]:
+    """Return silhouettes, (m, r), from what the scored rows' distances add up to.
+
+    Parameters
+    ----------
+    sums : Array of shape (r, sum of the numbers of clusters), float64
+        See ``Backend.distance_sums``.
+    clusters : host array of shape (m, r), int
+    sizes
+        Length m: rows of each cluster, scored or not, (n_clusters,), int64.
+    """
     values, first = np.empty(clusters.shape), 0
-    for i, sizes in enumerate(of.sizes):
-        own = sums[:, first : first + len(sizes)]
-        values[i] = _silhouettes(backend, own, clusters[i], sizes)
-        first += len(sizes)
+    for i, of_k in enumerate(sizes):
+        own = sums[:, first : first + len(of_k)]
+        values[i] = _silhouettes(backend, own, clusters[i], of_k)
+        first += len(of_k)
     return values
 
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from gpuseg.backends.base import Backend
 from gpuseg.clustering.kmeans import KMeansSweepFit, count_distinct_rows, sweep_kmeans
-from gpuseg.clustering.rounds import Frame, rows_of_small_clusters, score_in_rounds
+from gpuseg.clustering.rounds import score_in_rounds
+from gpuseg.clustering.scorers import Scorer, scorer_of
 from gpuseg.clustering.scores import calinski_harabasz, davies_bouldin
-from gpuseg.clustering.screen import SquaredScreen, squared_screen
-from gpuseg.clustering.silhouette import Segmentations, silhouettes
+from gpuseg.clustering.screen import SquaredScreen
 from gpuseg.errors import DataError
 from gpuseg.records import Array, KMeansFit, KScore, Progress, SweepResult, no_progress, part
 from gpuseg.stages import NO_DEADLINE, Deadline
@@ -126,16 +126,16 @@ def score_fits(
     fits
         For each k, the fit and the stability of its restarts.
     """
-    of = Segmentations.of(backend, {k: fit.labels for k, (fit, _stability) in fits.items()})
+    scorer = scorer_of(backend, X, [fit for fit, _stability in fits.values()])
     n_samples, n_features = int(X.shape[0]), int(X.shape[1])
     work = silhouette_work(n_samples, n_features, sample_size)
     if not work.is_exact:
-        found = _sampled(backend, X, of, fits, work.ends, min_cluster_share, deadline, progress)
-    elif not deadline.is_set or deadline.allows(_exact_seconds(backend, X, of)):
-        found = _exact(backend, X, of, fits, progress)
+        found = _sampled(scorer, fits, work.ends, min_cluster_share, deadline, progress)
+    elif not deadline.is_set or deadline.allows(_exact_seconds(scorer, n_samples)):
+        found = _exact(scorer, n_samples, progress)
     else:
         ends = _in_rounds(n_samples, n_features, max(1, n_samples // 2)).ends
-        found = _sampled(backend, X, of, fits, ends, min_cluster_share, deadline, progress)
+        found = _sampled(scorer, fits, ends, min_cluster_share, deadline, progress)
         if not found.cut:
             found = _cut(found, "all would have taken too long")
     _mean, covariance = backend.covariance(X)
@@ -239,21 +239,15 @@ class _Found(NamedTuple):
     cut: tuple[str, ...]
 
 
-def _exact(
-    backend: Backend, X: Array, of: Segmentations, fits: Mapping[int, Any], progress: Progress
-) -> _Found:
-    values = silhouettes(backend, X, of, None, progress=progress)
+def _exact(scorer: Scorer, n_samples: int, progress: Progress) -> _Found:
+    values = scorer.every(progress)
     means = values.mean(axis=1).tolist()
     found = [_Silhouette(mean, 0.0, (mean, mean), "exact") for mean in means]
-    nobody = np.empty(0, np.int64)
-    screens = [squared_screen(backend, X, fit, nobody) for fit, _stability in fits.values()]
-    return _Found(np.arange(len(X)), values, found, screens, {}, ())
+    return _Found(np.arange(n_samples), values, found, scorer.extents(), {}, ())
 
 
 def _sampled(
-    backend: Backend,
-    X: Array,
-    of: Segmentations,
+    scorer: Scorer,
     fits: Mapping[int, Any],
     ends: Sequence[int],
     min_cluster_share: float,
@@ -261,11 +255,12 @@ def _sampled(
     progress: Progress,
 ) -> _Found:
     trial = min(MIN_SAMPLE, ends[0]) if deadline.is_set else None
-    frame, screens = _frame(backend, X, of, fits, trial or ends[0], ends[-1])
-    shares = [sizes.min() / len(X) for sizes in of.sizes]
+    frame, screens = scorer.frame(trial or ends[0], ends[-1])
+    n_samples = int(scorer.sizes[0].sum())
+    shares = [sizes.min() / n_samples for sizes in scorer.sizes]
     allowed = [i for i, share in enumerate(shares) if share >= min_cluster_share]
     sampled = score_in_rounds(
-        lambda rows, progress: silhouettes(backend, X, of, rows, progress=progress),
+        scorer.some,
         frame,
         ends,
         eligible=allowed or range(len(shares)),
@@ -273,13 +268,14 @@ def _sampled(
         deadline=deadline,
         progress=progress,
     )
-    method = f"sampled ({len(sampled.rows):,} of {len(X):,} rows)"
+    rows, values = scorer.called(sampled.rows, sampled.values)
+    method = f"sampled ({len(sampled.rows):,} of {n_samples:,} rows)"
     estimates = sampled.estimates
     numbers = zip(estimates.means, estimates.stderr, estimates.intervals, strict=True)
     ks = list(fits)
     found = _Found(
-        sampled.rows,
-        sampled.values,
+        rows,
+        values,
         [
             _Silhouette(float(mean), float(stderr), (float(low), float(high)), method)
             for mean, stderr, (low, high) in numbers
@@ -300,41 +296,18 @@ def _cut(found: _Found, what: str) -> _Found:
     return found._replace(silhouettes=labelled, cut=(words,))
 
 
-def _frame(
-    backend: Backend,
-    X: Array,
-    of: Segmentations,
-    fits: Mapping[int, Any],
-    fewest: int,
-    most: int,
-) -> tuple[Frame, list[SquaredScreen]]:
-    """Look up all rows that may be scored: the first ones, and more of small clusters."""
-    small = rows_of_small_clusters(backend, of, fewest)
-    rows = np.unique(np.concatenate([np.arange(most), *small]))
-    screens = [squared_screen(backend, X, fit, rows) for fit, _stability in fits.values()]
-    frame = Frame(
-        rows=rows,
-        clusters=of.clusters(backend, rows),
-        added=np.stack([np.isin(rows, of_k) for of_k in small]),
-        sizes=of.sizes,
-        screens=np.stack([screen.values for screen in screens]),
-        screen_means=np.array([screen.mean for screen in screens]),
-    )
-    return frame, screens
-
-
-def _exact_seconds(backend: Backend, X: Array, of: Segmentations) -> float:
+def _exact_seconds(scorer: Scorer, n_samples: int) -> float:
     """Expect how long all pairs take, from a few rows and some more of them."""
-    few, more = (min(n_rows, len(X)) for n_rows in TRIAL_ROWS)
-    if more == len(X):
+    few, more = (min(n_rows, n_samples) for n_rows in TRIAL_ROWS)
+    if more == n_samples:
         return 0.0
     seconds = []
     for n_rows in (few, few, more):  # once for kernels that are loaded with their first rows
         begin = time.monotonic()
-        silhouettes(backend, X, of, np.arange(n_rows))
+        scorer.first(n_rows)
         seconds.append(time.monotonic() - begin)
     pace = max(seconds[2] - seconds[1], 0.0) / (more - few)
-    return EXACT_CAUTION * pace * len(X) / 2
+    return EXACT_CAUTION * pace * n_samples / 2
 
 
 def _score(

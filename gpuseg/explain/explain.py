@@ -10,18 +10,9 @@ import pyarrow as pa
 from gpuseg.backends.base import Backend
 from gpuseg.backends.sample import stratified_rows
 from gpuseg.explain.profiles import profiles
+from gpuseg.explained import Explanation, Forest, ShapMeans
 from gpuseg.memory import room
-from gpuseg.records import (
-    Choice,
-    Explanation,
-    FeatureMatrix,
-    Forest,
-    Progress,
-    ShapMeans,
-    Table,
-    no_progress,
-    part,
-)
+from gpuseg.records import Choice, FeatureMatrix, Progress, Table, no_progress, part
 
 #: Work that SHAP may take, in rows x leaves x depth x classes. A fixed number, not a time:
 #: which rows are explained must not depend on the machine. Half a million rows of the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from gpuseg.records import Trait
+from gpuseg.explained import Trait
 
 #: Weaker traits, in deviations, do not set a segment apart.
 WEAKEST = 0.4

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from gpuseg.backends.sample import BLOCK_ROWS, count_labels
 from gpuseg.explain.naming import strongest
-from gpuseg.records import FeatureMatrix, Progress, Table, Trait, no_progress
+from gpuseg.explained import Trait
+from gpuseg.records import FeatureMatrix, Progress, Table, no_progress
 
 PROFILE_SCHEMA = pa.schema(
     [

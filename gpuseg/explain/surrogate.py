@@ -13,7 +13,7 @@ import pyarrow as pa
 from gpuseg.explain.cells import MISSING, Cells, cut_columns
 from gpuseg.explain.conditions import Condition, InRange, Mask, Missing, OneOf, RuleColumn
 from gpuseg.explain.sampling import sample_rows, take
-from gpuseg.records import SegmentTree
+from gpuseg.explained import SegmentTree
 
 #: `rule` and `sql` (a WHERE clause) lead to the leaf; `coverage` is the share of the segment's
 #: rows that are in it, `precision` the share of its rows that are of the segment.

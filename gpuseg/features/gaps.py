@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,19 @@ class Gap(NamedTuple):
     reason: str
 
 
+class GapSums(NamedTuple):
+    """Of one feature, rounded to steps: exact sums over all rows and over gaps."""
+
+    total: int
+    squares: int
+    within: Mapping[str, int]  # column with gaps -> sum over the rows where it is missing
+
+    def plus(self, other: GapSums) -> GapSums:
+        """Add the sums over other rows."""
+        within = {name: part + other.within[name] for name, part in self.within.items()}
+        return GapSums(self.total + other.total, self.squares + other.squares, within)
+
+
 def telling_gaps(
     backend: Backend, scaled: Mapping[str, Array], missing: Mapping[str, Array]
 ) -> dict[str, Gap]:
@@ -50,49 +63,87 @@ def telling_gaps(
         Column -> array of shape (n_samples,), bool. Columns that are missing in the
         same rows are judged once.
     """
-    candidates = _different(backend, missing)
+    facts = {name: gap_fact(backend, rows) for name, rows in missing.items()}
+    judged = names_to_judge(facts)
+    if not judged:
+        return {}
+    gaps = {name: missing[name] for name in judged}
+    compared = list(scaled)[:MOST_COMPARED]
+    sums = {name: gap_sums(backend, scaled[name], gaps) for name in compared}
+    return judge(sums, {name: facts[name] for name in judged})
+
+
+class GapFact(NamedTuple):
+    """How many values a column lacks, and which, as a digest."""
+
+    n_missing: int
+    n_samples: int
+    digest: bytes
+
+    @property
+    def share(self) -> float:
+        """Share of the rows."""
+        return self.n_missing / self.n_samples
+
+
+def gap_fact(backend: Backend, missing: Array) -> GapFact:
+    """Look at where a column has no value, array of shape (n_samples,), bool."""
+    return GapFact(int(missing.sum()), len(missing), backend.digest(missing))
+
+
+def names_to_judge(facts: Mapping[str, GapFact]) -> list[str]:
+    """Return the columns with enough gaps, and not those of an earlier column."""
+    seen: dict[bytes, str] = {}
+    for name, fact in facts.items():
+        if SMALLEST_SHARE <= fact.share <= 1 - SMALLEST_SHARE:
+            seen.setdefault(fact.digest, name)
+    return list(seen.values())
+
+
+def gap_sums(backend: Backend, feature: Array, gaps: Mapping[str, Array]) -> GapSums:
+    """Sum a feature over all rows and over the rows that lack a value in another column.
+
+    Parameters
+    ----------
+    gaps
+        Column with gaps -> where it has no value, (n_samples,), bool.
+    """
+    total = squares = 0
+    within = dict.fromkeys(gaps, 0)
+    for rows in blocks_of(len(feature)):
+        steps = backend.xp.rint(feature[rows] * _STEPS).astype(np.int64)
+        total += int(steps.sum())
+        squares += int((steps * steps).sum())
+        for name, gap in gaps.items():
+            within[name] += int(steps[gap[rows]].sum())
+    return GapSums(total, squares, within)
+
+
+def judge(sums: Mapping[str, GapSums], facts: Mapping[str, GapFact]) -> dict[str, Gap]:
+    """Tell which columns' gaps say something, from exact sums.
+
+    Parameters
+    ----------
+    sums
+        One for each column that gaps are compared with.
+    facts
+        One for each column that is judged.
+    """
     best: dict[str, tuple[float, str]] = {}
-    gaps = {name: missing[name] for name in candidates}
-    n_missing = {name: int(rows.sum()) for name, rows in gaps.items()}
-    for other, feature in list(scaled.items())[:MOST_COMPARED] if gaps else ():
-        total, squares, parts = _sums(backend, feature, gaps)
-        for name in gaps:
+    for other, (total, squares, within) in sums.items():
+        for name, fact in facts.items():
             if name != other:
-                effect = _effect(parts[name], n_missing[name], total, squares, len(feature))
+                effect = _effect(within[name], fact.n_missing, total, squares, fact.n_samples)
                 best[name] = max(best.get(name, (0.0, "")), (effect, other))
     return {
         name: Gap(
-            share=n_missing[name] / len(missing[name]),
+            share=facts[name].share,
             reason=f"'is missing' is a feature too, because such rows differ by {effect:.1f} "
             f"deviations in '{other}'",
         )
         for name, (effect, other) in best.items()
         if effect > TELLING
     }
-
-
-def _sums(
-    backend: Backend, feature: Array, gaps: Mapping[str, Array]
-) -> tuple[int, int, dict[str, int]]:
-    """Return the exact sum of a feature, of its squares, and its sum over the rows of each gap."""
-    total = squares = 0
-    parts = dict.fromkeys(gaps, 0)
-    for rows in blocks_of(len(feature)):
-        steps = backend.xp.rint(feature[rows] * _STEPS).astype(np.int64)
-        total += int(steps.sum())
-        squares += int((steps * steps).sum())
-        for name, gap in gaps.items():
-            parts[name] += int(steps[gap[rows]].sum())
-    return total, squares, parts
-
-
-def _different(backend: Backend, missing: Mapping[str, Array]) -> Sequence[str]:
-    """Return the columns to judge: enough gaps, and not those of an earlier column."""
-    seen: dict[bytes, str] = {}
-    for name, rows in missing.items():
-        if SMALLEST_SHARE <= float(rows.mean()) <= 1 - SMALLEST_SHARE:
-            seen.setdefault(backend.digest(rows), name)
-    return list(seen.values())
 
 
 def _effect(part: int, n_part: int, total: int, squares: int, n: int) -> float:

@@ -11,7 +11,7 @@ from gpuseg.errors import DataError
 from gpuseg.features.categories import fit_categories
 from gpuseg.features.columns import Columns, long_array
 from gpuseg.features.encoder import ColumnEncoder, Encoder, Warn, no_warning
-from gpuseg.features.gaps import telling_gaps
+from gpuseg.features.gaps import Gap, telling_gaps
 from gpuseg.features.numeric import NumericEncoder, fit_numeric
 from gpuseg.features.reduction import fit_projection
 from gpuseg.features.roles import ColumnPlan, Plan, decide, numeric_names
@@ -23,12 +23,12 @@ from gpuseg.records import Array, ColumnDecision, FeatureMatrix, Progress, Table
 JUDGED_ROWS = 4_000_000
 
 
-class _Column(NamedTuple):
+class FittedColumn(NamedTuple):
     """A column on its way from plan to features."""
 
     plan: ColumnPlan
     encoder: ColumnEncoder
-    features: Array
+    features: Array  # (n_features, n_samples) float32
     missing: Array | None = None  # (n_samples,) bool; None where no number is missing
     notes: tuple[str, ...] = ()
 
@@ -61,9 +61,9 @@ def prepare(
     warnings += plans.warnings
     fitted = _fit_columns(columns, plans, settings, warnings.append, part(progress, 0.4, 0.8))
     del columns  # what the backend read makes room for the matrix
-    decisions = tuple(_decision(column, fitted.get(column.column)) for column in plans.columns)
+    decisions = tuple(decision_of(column, fitted.get(column.column)) for column in plans.columns)
     if not fitted:
-        raise DataError(_nothing_to_use(table, decisions))
+        raise DataError(nothing_to_use(table, decisions))
     encoder = Encoder(tuple(column.encoder for column in fitted.values()))
     features = [column.features for column in fitted.values()]
     fitted.clear()
@@ -138,14 +138,19 @@ def prepare_again(
     warnings: list[str] = []
     features = encoder.features(backend, table, progress=progress, warn=warnings.append)
     order, encoded = _ordered(backend, features)
+    decisions = decisions_again(encoder, table)
+    return _feature_matrix(backend, encoder, encoded, order, decisions, warnings)
+
+
+def decisions_again(encoder: Encoder, table: Table) -> tuple[ColumnDecision, ...]:
+    """Say which columns of a table a fitted encoder uses."""
     used = set(encoder.column_names)
-    decisions = tuple(
+    return tuple(
         ColumnDecision(name, "feature", "kept", "the stored model uses it")
         if name in used
         else ColumnDecision(name, "ignored", "dropped", "the stored model does not use it")
         for name in table.arrow.column_names
     )
-    return _feature_matrix(backend, encoder, encoded, order, decisions, warnings)
 
 
 def _judged(table: Table) -> Table:
@@ -204,23 +209,29 @@ def _feature_matrix(
 
 def _fit_columns(
     columns: Columns, plan: Plan, settings: FeatureSettings, warn: Warn, progress: Progress
-) -> dict[str, _Column]:
+) -> dict[str, FittedColumn]:
     """Fit and encode the kept columns, those left out whose numbers are all the same."""
     kept = [column for column in plan.columns if column.reading is not None]
     fitted = {}
     for number, column_plan in enumerate(kept, start=1):
-        column = _fit_column(columns, column_plan, settings, warn)
+        column = fit_column(columns, column_plan, settings, warn)
         if column is not None:
             fitted[column_plan.column] = column
         progress(number / len(kept))
-    if settings.transform == "auto" and settings.scaling != "none":
+    if marks_gaps(settings):
         _mark_gaps(columns, fitted)
     return fitted
 
 
-def _fit_column(
+def marks_gaps(settings: FeatureSettings) -> bool:
+    """Whether columns get an "is missing" feature where their gaps say something."""
+    return settings.transform == "auto" and settings.scaling != "none"
+
+
+def fit_column(
     columns: Columns, plan: ColumnPlan, settings: FeatureSettings, warn: Warn
-) -> _Column | None:
+) -> FittedColumn | None:
+    """Fit and encode a kept column; None where its numbers are all the same."""
     assert plan.reading is not None
     cleaned, xp = plan.reading.read(columns), columns.xp
     for warning in cleaned.warnings:
@@ -229,17 +240,17 @@ def _fit_column(
         categories = fit_categories(plan.reading, cleaned, settings.scaling)
         if categories is None:
             return None
-        return _Column(plan, categories, categories.encode(cleaned, xp))
+        return FittedColumn(plan, categories, categories.encode(cleaned, xp))
     numbers, notes = fit_numeric(plan.reading, cleaned, settings, xp)
     if numbers is None:
         return None
     missing = long_array(cleaned.values.shape, bool, xp)
     xp.isnan(cleaned.values, out=missing)
     gaps = missing if missing.any() else None
-    return _Column(plan, numbers, numbers.encode(cleaned, xp), gaps, notes)
+    return FittedColumn(plan, numbers, numbers.encode(cleaned, xp), gaps, notes)
 
 
-def _mark_gaps(columns: Columns, fitted: dict[str, _Column]) -> None:
+def _mark_gaps(columns: Columns, fitted: dict[str, FittedColumn]) -> None:
     """Give the columns whose gaps say something an "is missing" feature."""
     numeric = {name: c for name, c in fitted.items() if isinstance(c.encoder, NumericEncoder)}
     gaps = telling_gaps(
@@ -248,12 +259,16 @@ def _mark_gaps(columns: Columns, fitted: dict[str, _Column]) -> None:
         {name: c.missing for name, c in numeric.items() if c.missing is not None},
     )
     for name, gap in gaps.items():
-        column = numeric[name]
-        assert isinstance(column.encoder, NumericEncoder)
-        encoder = column.encoder.with_missing(gap.share)
-        features = encoder.encode(encoder.reading.read(columns), columns.xp)
-        notes = (*column.notes, gap.reason)
-        fitted[name] = column._replace(encoder=encoder, features=features, notes=notes)
+        column = with_gap(numeric[name], gap)
+        features = column.encoder.encode(column.encoder.reading.read(columns), columns.xp)
+        fitted[name] = column._replace(features=features)
+
+
+def with_gap(column: FittedColumn, gap: Gap) -> FittedColumn:
+    """Return the column with an "is missing" feature; it is to be encoded again."""
+    assert isinstance(column.encoder, NumericEncoder)
+    notes = (*column.notes, gap.reason)
+    return column._replace(encoder=column.encoder.with_missing(gap.share), notes=notes)
 
 
 def _ordered(backend: Backend, features: list[Array]) -> tuple[Any, Array]:
@@ -264,7 +279,8 @@ def _ordered(backend: Backend, features: list[Array]) -> tuple[Any, Array]:
     return order, encoded
 
 
-def _decision(plan: ColumnPlan, fitted: _Column | None) -> ColumnDecision:
+def decision_of(plan: ColumnPlan, fitted: FittedColumn | None) -> ColumnDecision:
+    """Return the row of the ``columns`` table; a kept column may not have been fitted."""
     if plan.reading is None:
         return plan.decision
     if fitted is None:
@@ -273,7 +289,8 @@ def _decision(plan: ColumnPlan, fitted: _Column | None) -> ColumnDecision:
     return plan.decision._replace(reason="; ".join((plan.reason, *fitted.notes)))
 
 
-def _nothing_to_use(table: Table, decisions: tuple[ColumnDecision, ...]) -> str:
+def nothing_to_use(table: Table, decisions: tuple[ColumnDecision, ...]) -> str:
+    """Say why no column can be used."""
     if table.n_rows == 1:
         return f"{table.name} has 1 row; two clusters need at least three, two of them different"
     reasons = [f"'{d.column}' ({d.role}): {d.reason}" for d in decisions[:5]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -104,10 +105,16 @@ def decide(
     columns = columns or Columns(NumPyBackend(), table)
     plans = []
     for name in names:
-        plans.append(_decide_column(name, columns, settings))
+        plans.append(decide_column(name, columns, settings))
         progress(len(plans) / len(names))
-    plans = _drop_repetitions(plans, settings)
-    warnings += tuple(
+    plan = plan_of(plans, settings)
+    return Plan(plan.columns, warnings + plan.warnings)
+
+
+def plan_of(columns: Sequence[ColumnPlan], settings: FeatureSettings) -> Plan:
+    """Put together what was decided on each column for itself, in the table's order."""
+    plans = _drop_repetitions(list(columns), settings)
+    warnings = tuple(
         f"column '{plan.column}' was asked for but is not used: {plan.reason}"
         for plan in plans
         if plan.reading is None and settings.uses(plan.column) and plan.role != "ignored"
@@ -123,11 +130,11 @@ def numeric_names(table: Table, settings: FeatureSettings) -> list[str]:
         if family(field.type) == "number"
         and column.null_count < len(column)
         and field.name not in settings.categorical_columns
-        and _left_out(field.name, settings) is None
+        and left_out(field.name, settings) is None
     ]
 
 
-def _left_out(name: str, settings: FeatureSettings) -> ColumnPlan | None:
+def left_out(name: str, settings: FeatureSettings) -> ColumnPlan | None:
     """Return the plan of a column that the user does not want looked at."""
     if name == settings.rowid_column:
         return ColumnPlan(name, "id", "named as rowid_column")
@@ -138,10 +145,11 @@ def _left_out(name: str, settings: FeatureSettings) -> ColumnPlan | None:
     return None
 
 
-def _decide_column(name: str, columns: Columns, settings: FeatureSettings) -> ColumnPlan:
-    left_out = _left_out(name, settings)
-    if left_out is not None:
-        return left_out
+def decide_column(name: str, columns: Columns, settings: FeatureSettings) -> ColumnPlan:
+    """Decide what a column is, whatever the others are."""
+    unseen = left_out(name, settings)
+    if unseen is not None:
+        return unseen
     column = columns.table.arrow.column(name)
     found = family(column.type)
     if found == "other":

@@ -62,10 +62,9 @@ def baseline(
     table: Table, features: FeatureMatrix, *, progress: Progress = no_progress
 ) -> Baseline:
     """Look at every column that carries features, one at a time."""
-    rows = _rows_to_look_at(features.order)
     columns = {}
     for number, name in enumerate(features.columns, start=1):
-        looked_at = _column(table, name, rows)
+        looked_at = features.fair_column(table, name, MOST_ROWS)
         columns[name] = distribution(features.encoder.clean(looked_at, name))
         progress(number / len(features.columns))
     return Baseline(table.n_rows, columns)
@@ -100,16 +99,16 @@ def drift(
           ``wasserstein_scaled``: divided by the earlier standard deviation. Null for texts.
         - means and medians of the rows that have a value, dates as days since 1970-01-01.
     """
-    rows = _rows_to_look_at(features.order)
     names = [*before.columns, *(n for n in features.columns if n not in before.columns)]
     found = []
     for number, name in enumerate(names, start=1):
         if name in before.columns:
             then = before.columns[name]
-            status, now = _today(then, reader, table, name, rows)
+            status, now = _today(then, reader, table, features, name)
             found.append(_compared(name, status, then, now))
         else:
-            values = features.encoder.clean(_column(table, name, rows), name)
+            looked_at = features.fair_column(table, name, MOST_ROWS)
+            values = features.encoder.clean(looked_at, name)
             found.append(_new(name, distribution(values)))
         progress(number / len(names))
     counts = {"previous_n_rows": before.n_rows, "n_rows": table.n_rows}
@@ -200,25 +199,13 @@ def read_baseline(run_dir: Path) -> Baseline | None:
     return None
 
 
-def _rows_to_look_at(order: Any) -> pa.Array | None:
-    """Return rows that are a fair sample; None for all of them."""
-    if len(order) <= MOST_ROWS:
-        return None
-    return pa.array(np.asarray(order[:MOST_ROWS]))
-
-
-def _column(table: Table, name: str, rows: pa.Array | None) -> Table:
-    column = table.arrow.select([name])
-    return Table(table.name, column if rows is None else column.take(rows))
-
-
 def _today(
-    then: Distribution, reader: Encoder, table: Table, name: str, rows: pa.Array | None
+    then: Distribution, reader: Encoder, table: Table, features: FeatureMatrix, name: str
 ) -> tuple[str, Distribution]:
     if table.arrow.schema.get_field_index(name) < 0:
         return "gone", nothing_as(then)
     try:
-        values = reader.clean(_column(table, name, rows), name)
+        values = reader.clean(features.fair_column(table, name, MOST_ROWS), name)
     except ModelError:
         return "retyped", nothing_as(then)
     return "compared", distribution_as(then, values)

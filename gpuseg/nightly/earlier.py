@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,8 @@ from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.public_ids import public_ids
 from gpuseg.outputs.results import CLUSTER_COLUMN
 from gpuseg.outputs.reuse import encoder_of
-from gpuseg.records import Progress, Table, no_progress, part
+from gpuseg.outputs.run_folder import kept_schema
+from gpuseg.records import FeatureMatrix, Progress, Table, no_progress, part
 from gpuseg.settings import Settings
 
 #: Tables of a run folder that say where rows were, the more telling one first.
@@ -66,6 +67,7 @@ def earlier_places(
     table: Table,
     earlier: StoredModel,
     *,
+    prepare_again: Callable[..., FeatureMatrix] = prepare_again,
     progress: Progress = no_progress,
 ) -> Found:
     """Find out where the rows of a table were in the run of an earlier model.
@@ -78,11 +80,13 @@ def earlier_places(
     ----------
     earlier
         The current model; the files of its run are looked for in `settings.runs_dir`.
+    prepare_again
+        `features.prepare_again`, or what does the same where the rows lie.
     """
     known = known_places(settings, table, earlier)
     if known.places is not None:
         return known
-    placed = _by_model(backend, table, earlier, part(progress, 0.2, 1.0))
+    placed = _by_model(backend, table, earlier, prepare_again, part(progress, 0.2, 1.0))
     return placed._replace(warnings=(*known.warnings, *placed.warnings))
 
 
@@ -95,7 +99,13 @@ def known_places(settings: Settings, table: Table, earlier: StoredModel) -> Foun
     return Found(found, found, why)
 
 
-def _by_model(backend: Backend, table: Table, earlier: StoredModel, progress: Progress) -> Found:
+def _by_model(
+    backend: Backend,
+    table: Table,
+    earlier: StoredModel,
+    prepare_again: Callable[..., FeatureMatrix],
+    progress: Progress,
+) -> Found:
     try:
         features = prepare_again(
             backend, encoder_of(earlier), table, progress=part(progress, 0.0, 0.7)
@@ -126,7 +136,7 @@ def _by_rowid(
         warnings += ("rows are matched by the earlier model: its run kept no row ids",)
         return None, warnings
     known = np.isin(rows.cluster_ids, earlier.cluster_ids)
-    columns = [_plain(rows.rowids), _plain(table.arrow[rowid_column])]
+    columns = [_plain(rows.rowids), _plain(table.select([rowid_column])[rowid_column])]
     are_numbers = all(pa.types.is_integer(column.type) for column in columns)
     (before, n_ambiguous_before), (today, n_ambiguous) = (
         _identified(_keys(column, are_numbers)) for column in columns
@@ -164,9 +174,9 @@ def _rows_of(folder: Path, rowid_column: str) -> tuple[_EarlierRows | None, tupl
     for name in _ROW_TABLES:
         path = folder / f"{name}.parquet"
         try:
-            if not path.is_file():
+            if not path.exists():
                 continue
-            there = set(pq.read_schema(path).names)
+            there = set(kept_schema(path).names)
             if not {rowid_column, CLUSTER_COLUMN} <= there:
                 continue
             wanted = [rowid_column, CLUSTER_COLUMN, *({_CHANGED} & there)]

@@ -58,8 +58,9 @@ def with_evidence(
     seen = baseline(table, features, progress=part(stage.progress, 0.0, 0.5))
     movements = None
     if settings.rowid_column is not None:
+        rowids = table.select([settings.rowid_column])
         movements = movements_table(
-            table.arrow, settings.rowid_column, result.labels, places, datetime.now(UTC)
+            rowids, settings.rowid_column, result.labels, places, datetime.now(UTC)
         )
     footprint = Footprint(movements, {BASELINE: baseline_text(seen)})
     stage.detail = in_short(None)

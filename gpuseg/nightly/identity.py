@@ -42,18 +42,26 @@ class Means(NamedTuple):
 
 def means_of_earlier(features: FeatureMatrix, backend: Backend, places: EarlierPlaces) -> Means:
     """Return the middle of each earlier segment's rows in today's feature space."""
-    ids = np.asarray(places.cluster_ids)[np.asarray(features.order)]
+    ids = features.in_matrix_order(np.asarray(places.cluster_ids))
     known = tuple(int(number) for number in np.unique(ids) if number >= 0)
-    sums = np.zeros((len(known), int(features.X.shape[1])))
+    sums = _sums(features.X, backend, ids, known)
+    sizes = np.array([np.count_nonzero(ids == number) for number in known])
+    return Means(known, sums / sizes[:, None] if known else sums)
+
+
+def _sums(X: Array, backend: Backend, ids: Any, known: Sequence[int]) -> Floats:
+    """Add up the rows of each earlier segment, (n_segments, n_features)."""
+    if hasattr(X, "group_sums"):  # rows that lie elsewhere are added up there
+        return np.asarray(X.group_sums(ids, known))
+    sums = np.zeros((len(known), int(X.shape[1])))
     for start in range(0, len(ids), _BLOCK):
-        block, of_block = features.X[start : start + _BLOCK], ids[start : start + _BLOCK]
+        block, of_block = X[start : start + _BLOCK], ids[start : start + _BLOCK]
         for place_of, number in enumerate(known):
             rows = np.flatnonzero(of_block == number)
             if len(rows):
                 own = block.take(backend.from_host(rows), axis=0)
                 sums[place_of] += backend.to_host(own.sum(axis=0, dtype=np.float64))
-    sizes = np.array([np.count_nonzero(ids == number) for number in known])
-    return Means(known, sums / sizes[:, None] if known else sums)
+    return sums
 
 
 def warm_starts(means: Means | None) -> Mapping[int, Sequence[Any]]:

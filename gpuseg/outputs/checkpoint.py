@@ -67,9 +67,10 @@ class Checkpoint:
     def of(cls, settings: Settings, table_name: str) -> Checkpoint:
         """Return the checkpoint of a run; the caller holds the model's lock.
 
-        With a time budget nothing is kept: its results depend on the clock.
+        With a time budget nothing is kept: its results depend on the clock. Nor is anything of
+        rows on workers, whose tasks outlive a worker by themselves.
         """
-        if settings.max_seconds is not None:
+        if settings.max_seconds is not None or settings.dask is not None:
             return cls(None)
         folder = model_folder(Path(settings.runs_dir), model_name_of(settings, table_name))
         return cls(refuse_link(folder / CHECKPOINT))

@@ -13,6 +13,7 @@ import pyarrow as pa
 from gpuseg.backends.base import Backend
 from gpuseg.backends.select import Engine
 from gpuseg.change import Lineage
+from gpuseg.explained import Explained, Explanation, Segment
 from gpuseg.outputs.change_facts import change_summary
 from gpuseg.outputs.manifest import versions
 from gpuseg.outputs.model_names import default_model_name
@@ -33,11 +34,8 @@ from gpuseg.outputs.segments import (
 )
 from gpuseg.records import (
     Choice,
-    Explained,
-    Explanation,
     FeatureMatrix,
     KMeansFit,
-    Segment,
     Segmentation,
     StageCost,
     SweepResult,
@@ -226,6 +224,8 @@ def _fitted_model(
 
 def _reach(backend: Backend, features: FeatureMatrix, choice: Choice) -> tuple[float, ...]:
     """Return how far from its centroid the rows of each cluster are, but for the farthest."""
+    if hasattr(features.X, "reach"):  # rows that lie elsewhere are measured there
+        return tuple(features.X.reach(choice.fit.centroids, REACHED))
     found = backend.assign(features.X, choice.fit.centroids, progress=no_progress)
     labels = backend.to_host(found.labels)
     distances = np.sqrt(backend.to_host(found.sq_distances).astype(np.float64))

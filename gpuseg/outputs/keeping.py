@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -174,7 +175,7 @@ def _manifest(
             name=table.name,
             n_rows=table.n_rows,
             columns={column.name: str(column.type) for column in table.arrow.schema},
-            content_hash=content_hash(table.arrow),
+            content_hash=hash_of(table),
         ),
         settings=asdict(settings),
         random_state=settings.random_state,
@@ -200,15 +201,40 @@ def _utc(seconds_ago: float) -> str:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def hash_of(table: Table) -> str:
+    """Return the content hash of a table, wherever its rows lie."""
+    return table.content_hash() or content_hash(table.arrow)
+
+
 def content_hash(table: pa.Table) -> str:
     """Return 32 hexadecimal digits that depend on the rows but not on their order."""
-    total = mixed = np.uint64(0)
-    with np.errstate(over="ignore"):  # sums are taken modulo 2**64
-        for start in range(0, table.num_rows, _HASHED_ROWS):
-            rows = row_hashes(table.slice(start, _HASHED_ROWS))
-            total += rows.sum(dtype=np.uint64)
-            mixed ^= np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0)
-    return f"{int(total):016x}{int(mixed):016x}"
+    return ContentSums.of(table).digits()
+
+
+class ContentSums(NamedTuple):
+    """What a content hash is made of; sums over parts of the rows add up."""
+
+    total: int
+    mixed: int
+
+    @classmethod
+    def of(cls, table: pa.Table) -> ContentSums:
+        """Look at all rows."""
+        total = mixed = np.uint64(0)
+        with np.errstate(over="ignore"):  # sums are taken modulo 2**64
+            for start in range(0, table.num_rows, _HASHED_ROWS):
+                rows = row_hashes(table.slice(start, _HASHED_ROWS))
+                total += rows.sum(dtype=np.uint64)
+                mixed ^= np.bitwise_xor.reduce(rows * (rows | np.uint64(1)), initial=0)
+        return cls(int(total), int(mixed))
+
+    def plus(self, other: ContentSums) -> ContentSums:
+        """Add other rows."""
+        return ContentSums((self.total + other.total) % 2**64, self.mixed ^ other.mixed)
+
+    def digits(self) -> str:
+        """Return the hash."""
+        return f"{self.total:016x}{self.mixed:016x}"
 
 
 def row_hashes(table: pa.Table) -> np.ndarray:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from gpuseg.errors import ModelError
+from gpuseg.explained import Segment
 from gpuseg.outputs.model_files import HostArray, damaged, read_beside
 from gpuseg.outputs.segments import renamed, segments_from_dicts
-from gpuseg.records import Segment, first_ids
+from gpuseg.records import first_ids
 
 NAMES = "names.json"
 

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuseg.errors import GpusegError, ModelError, did_you_mean
+from gpuseg.explained import Segment
 from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.json_safe import json_safe
 from gpuseg.outputs.model_checks import (
@@ -44,7 +45,7 @@ from gpuseg.outputs.segments import (
     check_segment_name,
     segments_to_dicts,
 )
-from gpuseg.records import Segment, first_ids
+from gpuseg.records import first_ids
 from gpuseg.redaction import redact, redact_settings
 
 MODEL_FOLDER = "model"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuseg.errors import SettingsError
-from gpuseg.outputs.keeping import content_hash
+from gpuseg.outputs.keeping import hash_of
 from gpuseg.outputs.manifest import MANIFEST, read_manifest, versions
 from gpuseg.records import Table
 from gpuseg.redaction import HIDDEN
@@ -154,6 +154,6 @@ def _other_rows(then: Mapping[str, Any], table: Table) -> str:
         return "other columns or types: " + ", ".join(f"'{name}'" for name in moved[:10])
     if then.get("n_rows") != table.n_rows:
         return f"{then.get('n_rows'):,} rows then, {table.n_rows:,} now"
-    if then.get("content_hash") != content_hash(table.arrow):
+    if then.get("content_hash") != hash_of(table):
         return "as many rows, but other values"
     return ""

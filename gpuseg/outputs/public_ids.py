@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gpuseg.records import Explained
+from gpuseg.explained import Explained
 
 
 def public_ids(positions: Any, cluster_ids: Sequence[int]) -> npt.NDArray[np.int32]:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from gpuseg.explained import Segment
 from gpuseg.outputs.change_facts import change_facts, without_values_of_rows
 from gpuseg.outputs.results import lineage_table
 from gpuseg.outputs.segments import discreet
 from gpuseg.outputs.sketch import Sketch, without_contents
 from gpuseg.outputs.wording import without_values
-from gpuseg.records import Segment, Segmentation, StageCost, first_ids
+from gpuseg.records import Segmentation, StageCost, first_ids
 from gpuseg.redaction import redact, redact_settings, redact_text
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +56,8 @@ def without_own_columns(table: Table) -> Table:
     if CLUSTER_COLUMN not in (name.casefold() for name in dropped):
         return table  # never segmented before: columns of these names are the user's
     note = f"columns of the earlier run are replaced: {', '.join(dropped)}"
-    return Table(table.name, table.arrow.drop_columns(dropped), (*table.notes, note))
+    notes = (*table.notes, note)
+    return replace(table, arrow=table.arrow.drop_columns(dropped), notes=notes, source=None)
 
 
 def output_schema(table: Table, *, row_scores: bool) -> pa.Schema:
@@ -72,10 +73,7 @@ def output_schema(table: Table, *, row_scores: bool) -> pa.Schema:
 
 def output_table(table: Table, labels: np.ndarray, scores: Mapping[str, pa.Array]) -> pa.Table:
     """Append ``cluster_id`` and the row scores to the unchanged input."""
-    result = table.arrow.append_column(CLUSTER_COLUMN, pa.array(labels, type=pa.int32()))
-    for name, values in scores.items():
-        result = result.append_column(name, values)
-    return result
+    return table.with_columns({CLUSTER_COLUMN: pa.array(labels, type=pa.int32()), **scores})
 
 
 def row_score_columns(

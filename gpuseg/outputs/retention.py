@@ -15,7 +15,7 @@ from gpuseg.errors import GpusegError, ModelError
 from gpuseg.outputs.manifest import read_manifest
 from gpuseg.outputs.model_names import RUN_ID, model_folder
 from gpuseg.outputs.promotions import Champion, read_champion, standing
-from gpuseg.outputs.run_folder import ROWS, table_files
+from gpuseg.outputs.run_folder import ROWS, remove_kept, table_files
 
 _REMOVED = ".removed"
 
@@ -94,6 +94,6 @@ def _remove_rows(run_dirs: Iterable[Path]) -> Iterable[str]:
     for run_dir in run_dirs:
         for path in table_files(run_dir, ROWS):
             try:
-                path.unlink(missing_ok=True)
+                remove_kept(path)
             except OSError as error:
                 yield f"the rows in '{path}' were not removed: {error.strerror or error}"

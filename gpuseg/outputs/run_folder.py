@@ -28,6 +28,7 @@ from gpuseg.outputs.durable import sync_folder, sync_tree, write_file, writing
 from gpuseg.outputs.locking import is_running
 from gpuseg.outputs.manifest import MANIFEST, Manifest, manifest_bytes, manifest_dict
 from gpuseg.outputs.model_names import model_folder
+from gpuseg.tables import here
 
 _OWNER = ".owner.json"
 
@@ -96,26 +97,31 @@ class RunFolder:
     def write_table(self, name: str, table: pa.Table) -> Path:
         """Write ``tables/<name>.parquet`` and return its path for now.
 
+        Rows that lie on workers are written by them, as a folder of parts of that name.
         Types that Parquet cannot hold, such as intervals, go into an ``.arrow`` file.
         """
         path, instead = table_files(self.partial, name)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
             try:
-                pq.write_table(table, path, compression="zstd")
+                if hasattr(table, "write_parts"):  # rows that lie elsewhere: a folder of parts
+                    path.mkdir()
+                    table.write_parts(path)
+                else:
+                    pq.write_table(table, path, compression="zstd")
             except pa.ArrowNotImplementedError:
-                path.unlink(missing_ok=True)
-                path = _write_arrow(instead, table)
+                remove_kept(path)
+                path = _write_arrow(instead, here(table))
         return path
 
     def write_rows(self, rows: pa.Table) -> Path:
         """Write ``tables/rows.parquet``, or ``rows.arrow`` where Parquet would change a type."""
         path = self.write_table(ROWS, rows)
-        if path.suffix == ".arrow" or pq.read_schema(path).equals(rows.schema):
+        if path.suffix == ".arrow" or kept_schema(path).equals(rows.schema):
             return path
-        path.unlink()
         with writing(path):
-            return _write_arrow(table_files(self.partial, ROWS)[1], rows)
+            remove_kept(path)
+            return _write_arrow(table_files(self.partial, ROWS)[1], here(rows))
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file and return its path for now."""
@@ -180,7 +186,24 @@ def table_files(run_dir: Path, name: str) -> tuple[Path, Path]:
 
 def has_table(run_dir: Path, name: str) -> bool:
     """Whether a run still has a table."""
-    return any(path.is_file() for path in table_files(run_dir, name))
+    return any(path.exists() for path in table_files(run_dir, name))
+
+
+def kept_schema(path: Path) -> pa.Schema:
+    """Return the columns of a Parquet file, or of a folder of parts."""
+    return pq.read_schema(_parts(path)[0])
+
+
+def remove_kept(path: Path) -> None:
+    """Remove a table of a run, a file or a folder of parts, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
 
 
 def read_kept_table(run_dir: Path, name: str) -> pa.Table:
@@ -193,15 +216,19 @@ def read_kept_table(run_dir: Path, name: str) -> pa.Table:
     """
     parquet, arrow = table_files(run_dir, name)
     try:
-        if parquet.is_file():
-            with pq.ParquetFile(parquet) as file:
-                return file.read()
+        if parquet.exists():
+            return pa.concat_tables([_read(part) for part in _parts(parquet)])
         with pa.OSFile(str(arrow)) as source:
             return pa.ipc.open_file(source).read_all()
     except FileNotFoundError as error:
         raise ModelError(f"'{run_dir}' does not keep the table '{name}'") from error
     except (OSError, pa.ArrowException) as error:
         raise ModelError(f"the table '{name}' in '{run_dir}' is damaged") from error
+
+
+def _read(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        return file.read()
 
 
 def clear_abandoned(parent: Path) -> None:

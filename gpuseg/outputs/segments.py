@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from gpuseg.errors import ModelError, SettingsError
 from gpuseg.explain.naming import draft_names, is_same_segment, numbered, one_line
+from gpuseg.explained import Segment, Trait
 from gpuseg.outputs.wording import apart, day, percent
-from gpuseg.records import Segment, Trait
 
 SEGMENTS_SCHEMA = pa.schema(
     [

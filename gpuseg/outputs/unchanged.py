@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from gpuseg.errors import GpusegError
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.json_safe import json_safe
-from gpuseg.outputs.keeping import LEFT, content_hash
+from gpuseg.outputs.keeping import LEFT, hash_of
 from gpuseg.outputs.manifest import MANIFEST, versions
 from gpuseg.outputs.model_checks import NAMES
 from gpuseg.outputs.model_names import model_folder
@@ -88,7 +88,7 @@ def _is_same_work(manifest: Mapping[str, Any], settings: Settings, table: Table)
     shape = (table.name, table.n_rows, columns)
     if now != then or shape != (source["name"], source["n_rows"], source["columns"]):
         return False
-    return bool(content_hash(table.arrow) == source["content_hash"])
+    return bool(hash_of(table) == source["content_hash"])
 
 
 def _stands(run_dir: Path, left: Mapping[str, str], destinations: Destinations) -> bool:

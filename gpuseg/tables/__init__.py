@@ -10,7 +10,7 @@ from gpuseg.tables.loading import load
 from gpuseg.tables.location import Location, locate, locate_warehouse
 from gpuseg.tables.marks import Marks, mark
 from gpuseg.tables.newness import Newcomers, Newness
-from gpuseg.tables.publishing import Output, check_output, publish
+from gpuseg.tables.publishing import Output, check_output, here, publish
 from gpuseg.tables.reading import TableSummary, peek, read_table
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Output",
     "TableSummary",
     "check_output",
+    "here",
     "load",
     "locate",
     "locate_warehouse",

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -38,6 +38,9 @@ NOTHING = "nothing"
 class Output(NamedTuple):
     """A table and where it goes; appended to what is there, or in its place.
 
+    Rows that lie elsewhere have ``schema``, ``num_rows`` and ``here()``, which gives a table,
+    and may have ``write_parts(folder)``.
+
     Parameters
     ----------
     new
@@ -46,7 +49,7 @@ class Output(NamedTuple):
     """
 
     location: Location
-    arrow: pa.Table
+    arrow: Any
     append: bool = False
     new: Newness | None = None
 
@@ -131,6 +134,11 @@ def check_output(location: Location, schema: pa.Schema, *, append: bool = False)
         _next_part(location, target, schema.empty_table())
 
 
+def here(table: Any) -> pa.Table:
+    """Return the rows as a table of this machine, also where workers have them."""
+    return table.here() if hasattr(table, "here") else table
+
+
 def reached(_moment: str) -> None:
     """Mark a moment of publishing; tests stop the process here."""
 
@@ -191,12 +199,12 @@ class _Stage:
             self._lock(target.parent)  # what is read now must be there still when it is replaced
         there = append and target.exists()
         if there and new is not None:
-            table = _not_there(location, table, new)
+            table = _not_there(location, here(table), new)
         n_rows = int(table.num_rows)
         if there and not n_rows and new is not None:
             return 0
         if there and location.kind == "file":
-            table = _appended(location, table)
+            table = _appended(location, here(table))
         with _file_errors(location):
             if target.parent not in self.folders:
                 self.folders[target.parent] = StagingFolder(target.parent)
@@ -214,7 +222,7 @@ class _Stage:
             self.transactions[database] = system(location).begin(location)
         transaction = self.transactions[database]
         before = transaction.mark(location, append=append) if self.marking else ""
-        n_rows = transaction.stage(location, table, append=append, new=new)
+        n_rows = transaction.stage(location, here(table), append=append, new=new)
         if self.marking:
             self.marks.append(Marks(before, transaction.mark(location, append=append)))
         return n_rows
@@ -233,13 +241,16 @@ class _Stage:
         suffix = files.suffix_of(location)
         file = staged = self.folders[target.parent].path / f"{len(self.swaps)}{suffix}"
         if location.kind == "folder" and append and target.exists():
-            name, table = _next_part(location, target, table)
+            name, table = _next_part(location, target, here(table))
             target = target / name
         elif location.kind == "folder":
             staged = staged.with_suffix("")
             staged.mkdir()
             file = staged / "part-00000.parquet"
-        n_written = files.write(file, table, location.format, suffix)
+        if file.parent == staged and hasattr(table, "write_parts"):
+            n_written = table.write_parts(staged)
+        else:
+            n_written = files.write(file, here(table), location.format, suffix)
         if n_written != table.num_rows:
             raise SinkError(f"{n_written} of {table.num_rows} rows arrived in '{target}'")
         swap = Swap(staged, target)

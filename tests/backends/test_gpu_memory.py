@@ -20,8 +20,9 @@ from gpuseg.backends.gpu import GpuBackend, memory, sums
 from gpuseg.backends.gpu.forest import CumlForest
 from gpuseg.backends.gpu.memory import FEWEST_ROWS, in_blocks, rows_per_block
 from gpuseg.backends.numpy import NumPyBackend
+from gpuseg.explained import Forest
 from gpuseg.features import FeatureSettings, prepare
-from gpuseg.records import Forest, Table, no_progress
+from gpuseg.records import Table, no_progress
 
 
 class Small:

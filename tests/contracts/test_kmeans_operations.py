@@ -173,3 +173,49 @@ def test_progress_and_no_runs(backend):
     run(backend, X, [X[:2], X[:3]], progress=calls.append)
     assert calls == sorted(calls)
     assert calls[-1] == 1.0
+
+
+@pytest.mark.parametrize(("n_samples", "n_features", "n_clusters"), SHAPES)
+def test_what_a_step_sees(backend, n_samples, n_features, n_clusters):
+    X = blobs(n_samples, n_features, 3)
+    many = [blobs(n_clusters, n_features, 3, seed=1), blobs(1, n_features, 3, seed=2)]
+    found = backend.lloyd_sums(backend.from_host(X), many)
+    assert len(found) == 2
+    for seen, centroids in zip(found, many, strict=True):
+        distances = oracles.sq_distances(X, centroids)
+        nearest = backend.to_host(
+            backend.assign(backend.from_host(X), centroids, progress=no_progress).labels
+        )
+        members = np.eye(len(centroids))[nearest]
+        assert seen.counts.tolist() == members.sum(axis=0).tolist()
+        np.testing.assert_allclose(seen.sums, members.T @ X.astype(np.float64), rtol=1e-9)
+        assert seen.inertia == pytest.approx(distances.min(axis=1).sum(), rel=1e-4)
+
+
+def test_what_parts_of_the_rows_see_adds_up(backend):
+    X, many = blobs(300, 4, 5), [blobs(5, 4, 5, seed=1), blobs(3, 4, 5, seed=2)]
+    whole = backend.lloyd_sums(backend.from_host(X), many)
+    first, second = (backend.lloyd_sums(backend.from_host(x), many) for x in (X[:77], X[77:]))
+    for all_rows, one, other in zip(whole, first, second, strict=True):
+        both = one.plus(other)
+        assert both.counts.tolist() == all_rows.counts.tolist()
+        np.testing.assert_allclose(both.sums, all_rows.sums, rtol=1e-9, atol=1e-9)
+        assert both.inertia == pytest.approx(all_rows.inertia, rel=1e-6)
+
+
+def test_a_step_leaves_empty_clusters_empty(backend):
+    X, far = blobs(50, 2, 2), np.full((1, 2), 1e6, np.float32)
+    (seen,) = backend.lloyd_sums(backend.from_host(X), [np.concatenate([X[:1], far])])
+    assert seen.counts.tolist() == [50, 0]
+    assert (seen.sums[1] == 0).all()
+
+
+def test_the_farthest_row(backend):
+    X = blobs(300, 4, 5)
+    X[200] = X[120] = 50  # of equals, the first
+    centroids = blobs(5, 4, 5, seed=1)
+    found = backend.farthest(backend.from_host(X), centroids)
+    assert isinstance(found.row, np.ndarray)
+    assert found.row.tolist() == X[120].tolist()
+    expected = oracles.sq_distances(X, centroids).min(axis=1).max()
+    assert found.sq_distance == pytest.approx(expected, rel=1e-5)

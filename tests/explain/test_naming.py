@@ -19,7 +19,7 @@ from gpuseg.explain.naming import (
     numbered,
     strongest,
 )
-from gpuseg.records import Trait
+from gpuseg.explained import Trait
 
 MALL = Path(__file__).parents[1] / "data" / "Mall_Customers.csv"
 

@@ -20,8 +20,9 @@ from gpuseg.backends.cpu.forest import fit_forest
 from gpuseg.backends.cpu.treeshap import shap_means
 from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.backends.sample import stratified_rows
+from gpuseg.explained import Forest, TreeEnsemble
 from gpuseg.features import FeatureSettings, prepare
-from gpuseg.records import Forest, Table, TreeEnsemble, no_progress
+from gpuseg.records import Table, no_progress
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", PendingDeprecationWarning)  # shap's, about matplotlib

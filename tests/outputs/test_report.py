@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from gpuseg.explained import Explanation, Segment, ShapMeans
 from gpuseg.outputs.notebook import segmentation_html
 from gpuseg.outputs.report import write_report
 from gpuseg.outputs.report_files import REPORT_DATA
 from gpuseg.outputs.report_input import ReportInput
-from gpuseg.records import Explanation, Segment, Segmentation, ShapMeans, StageCost
+from gpuseg.records import Segmentation, StageCost
 from gpuseg.settings import Settings
 
 HOSTILE = (

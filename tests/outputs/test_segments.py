@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from outputs.test_models import RUN_IDS, make_model
 
 from gpuseg.errors import ModelError, SettingsError
+from gpuseg.explained import Segment, Trait
 from gpuseg.outputs.models import load_model, promote, rename_segment, save_model
 from gpuseg.outputs.segments import (
     check_segment_name,
@@ -20,7 +21,6 @@ from gpuseg.outputs.segments import (
     segments_table,
     segments_to_dicts,
 )
-from gpuseg.records import Segment, Trait
 
 TRAITS = (
     (

@@ -10,7 +10,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from gpuseg.backends.cpu.threads import thread_count
 from gpuseg.backends.sample import accuracy_over_all_rows, count_labels, stratified_rows
-from gpuseg.records import Array, Forest, Progress, TreeEnsemble
+from gpuseg.explained import Forest, TreeEnsemble
+from gpuseg.records import Array, Progress
 
 #: Trees grown between two reports of progress.
 TREES_PER_STEP = 20

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuseg.backends.base import LloydSums
 from gpuseg.backends.cpu.nearest import (
     advance,
     assign_tiles,
@@ -219,6 +220,15 @@ class _Runs:
             self._report(len(runs) - sum(on))
             runs = runs[on]
 
+    def look(self) -> list[LloydSums]:
+        """See all rows once, and move nothing."""
+        self._step(np.arange(len(self.n_clusters)))
+        seen = []
+        for first, k, inertia in zip(self.first, self.n_clusters, self.inertia, strict=False):
+            own = slice(first, first + k)
+            seen.append(LloydSums(self.sums[own], self.counts[own], float(inertia)))
+        return seen
+
     def fit(self, run: int) -> KMeansFit:
         """Return the result of a finished run."""
         own = slice(self.first[run], self.first[run] + self.n_clusters[run])
@@ -348,3 +358,17 @@ def lloyd(
     else:
         runs.finish_together()
     return [runs.fit(run) for run in range(len(starts))]
+
+
+def lloyd_sums(X: Any, many: Sequence[Any]) -> list[LloydSums]:
+    """See the rows once for each set of centroids; see ``Backend.lloyd_sums``.
+
+    Raises
+    ------
+    ShapeError
+        If an array has another type or shape than stated.
+    """
+    _check(X, [np.asarray(centroids) for centroids in many])
+    if not many:
+        return []
+    return _Runs(X, many, 0, 0.0, no_progress).look()

@@ -17,7 +17,8 @@ from gpuseg.backends.cpu.threads import in_threads
 from gpuseg.backends.cpu.treeshap_kernel import Trees, explain_rows
 from gpuseg.backends.cpu.treeshap_sums import predict_rows, reduce_rows
 from gpuseg.backends.sample import StratifiedSums, count_labels, stratified_means
-from gpuseg.records import Array, Forest, Progress, ShapMeans, TreeEnsemble
+from gpuseg.explained import Forest, ShapMeans, TreeEnsemble
+from gpuseg.records import Array, Progress
 
 #: Bits that decide a group. More bits make fewer and larger groups, whose tables then
 #: leave the cache (at depths 8 and 10, 11 to 13 bits took the same time, 9 and 10 up to a

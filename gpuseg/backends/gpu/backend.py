@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuseg.backends.base import Backend
+from gpuseg.backends.base import Backend, Farthest, LloydSums
 from gpuseg.backends.content_order import content_order
 from gpuseg.backends.cuda_device import Device
 from gpuseg.backends.gpu.libraries import Libraries
 from gpuseg.backends.gpu.memory import told_clearly
 from gpuseg.backends.gpu.rows import check_residence
 from gpuseg.backends.numpy import NumPyBackend
-from gpuseg.records import Array, Assignment, Forest, KMeansFit, Progress, ShapMeans, Table
+from gpuseg.explained import Forest, ShapMeans
+from gpuseg.records import Array, Assignment, KMeansFit, Progress, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -151,6 +152,20 @@ class GpuBackend:
                 tol=tol,
                 progress=progress,
             )
+
+    def lloyd_sums(self, X: Array, many: Sequence[Any]) -> list[LloydSums]:
+        """See the rows once for each set of centroids."""
+        from gpuseg.backends.gpu.passes import lloyd_sums
+
+        with told_clearly(self._device, "k-means"):
+            return lloyd_sums(self._device, X, many)
+
+    def farthest(self, X: Array, centroids: Any) -> Farthest:
+        """Find the row that is farthest from its nearest centroid."""
+        from gpuseg.backends.gpu.passes import farthest
+
+        with told_clearly(self._device, "k-means"):
+            return farthest(self._device, X, centroids)
 
     def assign(self, X: Array, centroids: Any, *, progress: Progress) -> Assignment:
         """Find the nearest and second nearest centroid of every row."""

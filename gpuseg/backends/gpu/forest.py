@@ -13,7 +13,8 @@ from gpuseg.backends.gpu.memory import with_fewer_rows
 from gpuseg.backends.gpu.rows import is_there, taken
 from gpuseg.backends.sample import accuracy_over_all_rows, stratified_rows
 from gpuseg.errors import SettingsError
-from gpuseg.records import Array, Forest, Progress
+from gpuseg.explained import Forest
+from gpuseg.records import Array, Progress
 
 #: cuML's SHAP holds at most 32 elements of a path, one of them for the root.
 MOST_DEPTH = 31

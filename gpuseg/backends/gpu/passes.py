@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpuseg.backends.base import Farthest, LloydSums
 from gpuseg.backends.cuda_device import Device
 from gpuseg.backends.gpu.memory import (
     MOST_SUMMED_ROWS,
@@ -19,7 +20,7 @@ from gpuseg.backends.gpu.memory import (
     pass_row_bytes,
     rows_per_block,
 )
-from gpuseg.backends.gpu.nearest import launch
+from gpuseg.backends.gpu.nearest import checked_centroids, launch
 from gpuseg.backends.gpu.rows import give_back, library_of, on_device
 from gpuseg.backends.gpu.sums import one_hot
 from gpuseg.records import Array, Assignment, KMeansFit, Progress
@@ -87,6 +88,19 @@ def lloyd_in_passes(
         KMeansFit(run.centroids, of_run, seen.inertia, run.n_iter)
         for run, of_run, seen in zip(runs, labels, last, strict=True)
     ]
+
+
+def lloyd_sums(device: Device, X: Array, many: Sequence[Any]) -> list[LloydSums]:
+    """See the rows once for each set of centroids; see ``Backend.lloyd_sums``."""
+    there = [checked_centroids(device, X, centroids) for centroids in many]
+    seen = _pass(device, X, there) if there else []
+    return [LloydSums(found.sums, found.counts, found.inertia) for found in seen]
+
+
+def farthest(device: Device, X: Array, centroids: Any) -> Farthest:
+    """Find the row that is farthest from its centroid; see ``Backend.farthest``."""
+    (seen,) = _pass(device, X, [checked_centroids(device, X, centroids)])
+    return Farthest(seen.farthest_sq, seen.farthest)
 
 
 class _Run:

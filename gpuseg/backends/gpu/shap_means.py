@@ -19,7 +19,8 @@ from gpuseg.backends.gpu.memory import (
 from gpuseg.backends.gpu.rows import library_of, taken
 from gpuseg.backends.gpu.sums import one_hot
 from gpuseg.backends.sample import StratifiedSums, stratified_means
-from gpuseg.records import Array, Forest, Progress, ShapMeans
+from gpuseg.explained import Forest, ShapMeans
+from gpuseg.records import Array, Progress
 
 
 def shap_means(
