@@ -35,8 +35,10 @@ def migration_table(places: EarlierPlaces, cluster_ids: Ids) -> pa.Table:
 
         - ``previous_cluster_id``: null for entrants, rows that were not there before.
         - ``cluster_id``: null for leavers, rows that are not in today's table.
-        - ``share_of_previous``: of the earlier segment's rows, leavers included.
-        - ``share_of_current``: of today's segment's rows, entrants included.
+        - ``share_of_previous``: of the earlier segment's rows that are still there; null for
+          leavers.
+        - ``share_of_current``: of today's segment's rows that were there before; null for
+          entrants. Both are what the lineage table calls so.
     """
     before = np.asarray(places.cluster_ids, dtype=np.int64)
     pairs, counts = np.unique(
@@ -49,14 +51,15 @@ def migration_table(places: EarlierPlaces, cluster_ids: Ids) -> pa.Table:
         for (was, now), n in zip(pairs.tolist(), counts.tolist(), strict=True)
     ]
     taken += [(was, None, n) for was, n in sorted(places.gone.items()) if n]
-    then, today = _totals(taken, 0), _totals(taken, 1)
+    known = [pair for pair in taken if None not in pair]
+    then, today = _totals(known, 0), _totals(known, 1)
     rows = [
         {
             "previous_cluster_id": was,
             "cluster_id": now,
             "n_rows": n,
-            "share_of_previous": None if was is None else n / then[was],
-            "share_of_current": None if now is None else n / today[now],
+            "share_of_previous": None if None in (was, now) else n / then[was],
+            "share_of_current": None if None in (was, now) else n / today[now],
         }
         for was, now, n in sorted(taken, key=_nulls_last)
     ]

@@ -104,18 +104,18 @@ def _told(row: Row, names: Mapping[int, str]) -> str:
     of_previous, of_current = percent(row["share_of_previous"]), percent(row["share_of_current"])
     if row["event"] == "kept":
         text = (
-            f"{called}: {of_previous} of its rows stayed; of the rows it has from before, "
-            f"{of_current} were in it already"
+            f"{called}: {of_previous} of its rows that are still there stayed; of the rows it "
+            f"has from before, {of_current} were in it already"
         )
     elif row["event"] == "split":
-        text = f"{of_previous} of the rows of segment {was} are in {called} now"
+        text = f"{of_previous} of the rows of segment {was} still there are in {called} now"
     elif row["event"] == "merged":
-        text = f"segment {was} went into {called}, with {of_previous} of its rows"
+        text = f"segment {was} went into {called}, with {of_previous} of its rows still there"
     elif row["event"] == "born":
         origin = f"{of_current} of its earlier rows were in segment {was}"
         text = f"{called}: {'no earlier segment makes up most of it' if was is None else origin}"
     else:
-        heir = f"{of_previous} of its rows are in {called} now"
+        heir = f"{of_previous} of its rows still there are in {called} now"
         text = f"segment {was}: {'its rows are spread or gone' if now is None else heir}"
     return unbroken(f"{text[0].upper()}{text[1:]}.")
 

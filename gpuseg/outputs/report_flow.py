@@ -67,7 +67,8 @@ def flow_chart(migration: Sequence[Row], cluster_ids: Sequence[int]) -> dict[str
             ],
             "flows": _flows(pairs, left, right, migration, colors),
         },
-        "head": ("from", "to", "rows", "share of the segment before", "share of the segment now"),
+        "head": ("from", "to", "rows", "share of the earlier rows still there",
+                 "share of today's rows there before"),
         "rows": [
             (_name(0, r["previous_cluster_id"]), _name(1, r["cluster_id"]), f"{r['n_rows']:,}",
              percent(r["share_of_previous"]), percent(r["share_of_current"]))
@@ -136,8 +137,8 @@ def _flows(
 def _words(row: Row) -> str:
     was, now = row["previous_cluster_id"], row["cluster_id"]
     words = [f"{_name(0, was)} → {_name(1, now)}", f"{row['n_rows']:,} rows"]
-    if was is not None:
-        words.append(f"{percent(row['share_of_previous'])} of segment {was} before")
-    if now is not None:
-        words.append(f"{percent(row['share_of_current'])} of segment {now} now")
+    if was is not None and now is not None:
+        before, today = percent(row["share_of_previous"]), percent(row["share_of_current"])
+        words.append(f"{before} of the rows of segment {was} that are still there")
+        words.append(f"{today} of the rows of segment {now} that were there before")
     return "\n".join(words)

@@ -112,6 +112,11 @@ def test_the_second_night_counts_who_came_went_and_moved(nights):
     assert change["earlier_run_id"] == nights.results[0].run_id
     assert {e["event"] for e in change["lineage"]} == {"kept"}
     assert sum(row["n_rows"] for row in change["migration"]) == 86 + 5 + 4
+    told = {(e["previous_cluster_id"], e["cluster_id"]): e for e in change["lineage"]}
+    taken = {(r["previous_cluster_id"], r["cluster_id"]): r for r in change["migration"]}
+    for pair, e in told.items():  # the same name has the same figure in both tables
+        for share in ("share_of_previous", "share_of_current"):
+            assert e[share] == pytest.approx(taken[pair][share])
     assert change["max_psi"] == max(row["psi"] for row in change["drift"])
     json.dumps(change)
 

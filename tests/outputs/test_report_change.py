@@ -34,8 +34,8 @@ PAIRS = st.dictionaries(
 def migration(pairs) -> list[dict]:
     return [
         {"previous_cluster_id": was, "cluster_id": now, "n_rows": n,
-         "share_of_previous": None if was is None else 0.5,
-         "share_of_current": None if now is None else 0.25}
+         "share_of_previous": None if None in (was, now) else 0.5,
+         "share_of_current": None if None in (was, now) else 0.25}
         for (was, now), n in pairs.items()
     ]  # fmt: skip
 
@@ -136,8 +136,8 @@ def test_lineage_is_told_in_words_the_kept_first():
     assert [e["words"] for e in told] == ["goes on", "split", "merged", "new", "no more", "no more"]
     texts = [e["text"].replace("\N{NO-BREAK SPACE}", " ") for e in told]
     assert texts[0].startswith("Segment 0")
-    assert "99 % of its rows stayed" in texts[0]
-    assert texts[1].startswith("50 % of the rows of segment 5 are in segment 1")
+    assert "99 % of its rows that are still there stayed" in texts[0]
+    assert texts[1].startswith("50 % of the rows of segment 5 still there are in segment 1")
     assert "no earlier segment makes up most of it" in texts[3]
     assert texts[4] == "Segment 5: its rows are spread or gone."
 
