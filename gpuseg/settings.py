@@ -167,7 +167,10 @@ class Settings:
     )
     keep: int = _parameter(14, "Runs of a model that are kept; older ones are removed.", low=1)
     max_seconds: float | None = _parameter(
-        None, "Time budget: when it ends, the best segments found so far are used.", low=1.0
+        None,
+        "Time budget: when it ends, the best segments found so far are used; "
+        "explaining and publishing come on top.",
+        low=1.0,
     )
     memory: str | None = _parameter(
         None, "Memory to stay within, such as 8GiB; by default most of what is free."
