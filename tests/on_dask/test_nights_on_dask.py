@@ -89,7 +89,8 @@ def test_without_row_ids_the_earlier_model_says_where_rows_were(nights, cluster,
     (first, _), _second = nights
     runs = Path(first.run_dir).parents[1]
     path = tmp_path / "people.parquet"
-    pq.write_table(read_kept_table(Path(first.run_dir), ROWS).drop_columns(["cluster_id"]), path)
+    people = read_kept_table(Path(first.run_dir), ROWS).drop_columns(["cluster_id", "id"])
+    pq.write_table(people, path)
     limits = {"max_seconds": 600, "keep": 9, "runs_dir": str(runs)}
     settings = resolve({"input_table": str(path), **SMALL, **limits})
     there = pipeline.run_at(place_on(cluster, n_partitions=2), settings)
