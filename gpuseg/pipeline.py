@@ -205,7 +205,9 @@ def _segmented(
     before = rooms.compare(settings, place, table, earlier, stages)
     features = rooms.prepare(settings, place, table, model, stages)
     means = means_of_earlier(features, backend, before.typical) if before.typical else None
-    checkpoint = Checkpoint.of(settings, table.name) if keep else Checkpoint(None)
+    # tasks outlive a worker by themselves
+    keeps = keep and place.is_here
+    checkpoint = Checkpoint.of(settings, table.name) if keeps else Checkpoint(None)
     swept, choice = rooms.segment(settings, backend, features, model, means, stages, checkpoint)
     lineage = None
     if model is None:
