@@ -21,7 +21,7 @@ from gpuseg.outputs.models import StoredModel, champion, promote, save_model
 from gpuseg.outputs.publication import JOURNAL, finish_publication, heal, publish_run, unfinished
 from gpuseg.outputs.run_folder import ROWS, read_kept_table
 from gpuseg.tables import Output, locate, publish, read_table, staging
-from gpuseg.tables import duckdb as duckdb_system
+from gpuseg.tables import duckdb_file as duckdb_system
 
 RUNS = Path("runs")
 FIRST, SECOND = "20261123T223000Z-4f2a9c", "20261124T223000Z-4f2a9c"
