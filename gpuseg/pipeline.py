@@ -98,6 +98,7 @@ def run(
     GpusegError
         See `gpuseg.errors`. Nothing was published then.
     """
+    Destinations.of(settings)  # a slip of the pen is said before a cluster starts
     with place_of_work(settings) as place:
         return run_at(place, settings, table=table, observer=observer, keep=keep, past=past)
 
