@@ -278,8 +278,13 @@ def promote(runs_dir: Path, name: str, run_id: str, *, how: str = "run") -> None
         If the disk refuses.
     """
     model = load_model(runs_dir, name, check_run_id(run_id))
+    next_id = model.next_cluster_id
+    try:
+        read_champion(runs_dir, name)
+    except ModelError:  # what it said of ids is lost; the runs that are kept still know theirs
+        next_id = max(next_id, next_cluster_id(runs_dir, name))
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    write_champion(runs_dir, name, Promotion(run_id, now, how), model.next_cluster_id)
+    write_champion(runs_dir, name, Promotion(run_id, now, how), next_id)
 
 
 def next_cluster_id(runs_dir: Path, name: str) -> int:

@@ -129,6 +129,7 @@ def _promotions(entries: Any) -> Iterable[Promotion]:
 
 def _no_champion_in(path: Path) -> str:
     return (
-        f"'{path}' is damaged: it does not name a run; fit the model again "
-        "('gpuseg run --model-name' with its name)"
+        f"'{path}' is damaged: it does not name a run; make one of its runs current ('gpuseg "
+        f"models promote {path.parent.name} RUN_ID'; 'gpuseg models list' lists them), or fit the "
+        "model again ('gpuseg run --model-name' with its name)"
     )

@@ -194,6 +194,28 @@ def test_a_refused_run_is_promoted_by_hand_and_taken_back(nights):
     assert table(folder).equals(kept[1][1][0])
 
 
+def test_a_damaged_champion_file_is_said_and_repaired(nights):
+    folder, kept = nights
+    path = folder / "gpuseg_runs/m/champion.json"
+    path.write_bytes(path.read_bytes()[:20])
+    refused = gpuseg(folder, *RUN, "--max-churn", "0.1", "--json")
+    assert refused.returncode == 3, refused.stderr
+    found = json.loads(refused.stdout)
+    (reason,) = found["gate"]["reasons"]
+    assert "champion.json' is damaged" in reason
+    assert reason in refused.stderr
+    assert all((folder / run).is_dir() for run in map(run_dir_of, kept))
+    done = gpuseg(folder, "models", "promote", "m", found["run_id"], "--json")
+    assert done.returncode == 0, done.stderr
+    assert "published before is lost" in json.loads(done.stdout)["notes"][0]
+    assert table(folder).height == 240
+    assert history(folder)[-1]["is_current"]
+
+
+def run_dir_of(night) -> str:
+    return json.loads(night[0].stdout)["run_dir"]
+
+
 def test_the_model_alone_can_be_changed(nights):
     folder, kept = nights
     done = gpuseg(folder, "models", "rollback", "m", "--model-only", "--json")
