@@ -16,6 +16,7 @@ from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.history import no_model
 from gpuseg.outputs.keeping import content_hash
 from gpuseg.outputs.locking import model_lock
+from gpuseg.outputs.manifest import read_manifest
 from gpuseg.outputs.model_names import check_run_id, model_folder
 from gpuseg.outputs.models import load_model
 from gpuseg.outputs.past_run import PastRun, read_past_run
@@ -99,7 +100,9 @@ def _promoted(
     healed = finish_publication(runs_dir, name, warehouse=warehouse)
     past, (current, damage) = read_past_run(run_dir), _current(runs_dir, name)
     outputs: Mapping[str, Output] = {}
+    notes = (*healed, *damage, *_notes(past, model_only))
     if not model_only:
+        notes += _left(past, runs_dir, name, current)
         outputs = _outputs(past, runs_dir, name, warehouse)
     publish_run(runs_dir, name, run_id, outputs, how=how)
     return Republished(
@@ -107,7 +110,7 @@ def _promoted(
         run_id=run_id,
         previous_run_id=current.run_id if current else None,
         outputs=tuple(output.location.display for output in outputs.values()),
-        notes=(*healed, *damage, *_notes(past, model_only)),
+        notes=notes,
     )
 
 
@@ -260,6 +263,20 @@ def _check_in_place(past: PastRun, settings: Settings, destinations: Destination
             f"holds other rows now; they would be lost. {MODEL_ONLY}, and then gpuseg run "
             "--no-force-refit places today's rows with it"
         )
+
+
+def _left(past: PastRun, runs_dir: Path, name: str, current: Champion | None) -> tuple[str, ...]:
+    """Say which outputs of the run that was current stay, since this one has none there."""
+    if current is None or current.run_id not in finished_runs(runs_dir, name):
+        return ()
+    before = read_manifest(model_folder(runs_dir, name) / current.run_id)
+    written = _targets(past.facts)
+    left = ", ".join(f"'{target}'" for target in _targets(before) if target not in written)
+    return (f"of run {current.run_id} stays as it is: {left}",) if left else ()
+
+
+def _targets(manifest: Mapping[str, Any]) -> list[str]:
+    return [str(output["target"]) for output in manifest.get("outputs") or ()]
 
 
 def _notes(past: PastRun, model_only: bool) -> tuple[str, ...]:

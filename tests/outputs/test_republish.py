@@ -69,6 +69,15 @@ def test_rollback_goes_back_one_published_run_at_a_time():
         roll_back(runs_dir(), NAME)
 
 
+def test_a_rollback_says_which_exports_of_the_newer_run_stay():
+    add(0)
+    newer = add_run(
+        runs_dir(), 1, settings={"output_table": "out.parquet", "export_rules": "rules.csv"},
+        outputs=(Output("rules", "rules.csv", 3), Output("rows", "out.parquet", 3)),
+    )  # fmt: skip
+    assert roll_back(runs_dir(), NAME).notes == (f"of run {newer} stays as it is: 'rules.csv'",)
+
+
 def test_a_run_whose_folder_was_deleted_by_hand_is_passed_over():
     for number in range(3):
         add(number)
