@@ -123,6 +123,9 @@ def test_a_refusal_changes_nothing_and_says_why_and_what_to_do(three_nights):
     assert f"gpuseg models promote m {run_id}" in said
     assert "below min_silhouette 0.99" in said
     assert found["report"] in said
+    warned = [f"warning: {warning}" for warning in found["warnings"]]
+    assert warned
+    assert refused.stderr.splitlines()[-len(warned) - 1 :] == [*warned, said]
 
     run_dir = folder / found["run_dir"]
     assert found["output_table"] == f"{found['run_dir']}/tables/rows.parquet"
@@ -149,6 +152,9 @@ def test_history_says_what_became_of_each_run(three_nights):
     shown = look(folder, "models", "history", "m").stdout
     assert f"{ids[1]} *" in shown
     assert "below min_silhouette 0.99" in shown
+    listed = json.loads(look(folder, "models", "list", "--json").stdout)
+    assert [entry["status"] for entry in listed] == ["published", "published", "refused"]
+    assert "refused" in look(folder, "models", "list").stdout
     missing = look(folder, "models", "history", "mm")
     assert missing.exit_code == 2
     assert "did you mean 'm'" in missing.stderr
