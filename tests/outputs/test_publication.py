@@ -442,3 +442,14 @@ def test_duckdb_marks_see_values_types_and_names():
         seen.add(mark(locate("s.t")))
     assert len(seen) == 6
     assert mark(locate("s.none")) == "nothing"
+
+
+@pytest.mark.usefixtures("earlier")
+def test_a_folder_that_never_got_its_name_goes_with_the_journal():
+    partial = RUNS / "m" / f".{SECOND}.partial"
+    (RUNS / "m" / SECOND).rename(partial)
+    journal = {"format_version": 1, "run_id": SECOND, "is_new": True, "how": "run", "items": []}
+    (RUNS / "m" / JOURNAL).write_text(json.dumps(journal))
+    assert "taken back" in finish()
+    assert hidden() == []
+    assert champion(RUNS, "m") == FIRST
