@@ -239,7 +239,7 @@ def test_two_processes_do_not_disturb_each_other(monkeypatch):
     inner = []
 
     def publish_meanwhile(now):
-        if now == "swap 0" and not inner:
+        if now == "staged" and not inner:
             inner.append(run(DIE, "never", "u.csv"))
 
     monkeypatch.setattr(publishing, "reached", publish_meanwhile)
