@@ -33,6 +33,9 @@ _CHANGED = "changed"
 #: model, which knows all of them, says more.
 LEAST_KNOWN = 0.1
 
+#: From these numbers on, by the bits of their type, floats no longer tell whole numbers apart.
+_ONE_BY_ONE = {16: 2**11, 32: 2**24, 64: 2**53}
+
 #: Distances are float32: of rows at the very reach of a segment, all count.
 ROUNDING = 1e-5
 
@@ -206,16 +209,33 @@ def _keys(rowids: pa.ChunkedArray, are_numbers: bool) -> pl.Series:
     """Return row ids in a form in which equal ids of both runs are equal.
 
     Whole numbers of any width are compared as numbers, everything else as text: a column of
-    numbers may come as text from one source and as numbers from another.
+    numbers may come as text from one source and as numbers from another, or as floats, because
+    an id is missing.
     """
     if are_numbers:
         return pl.Series(values=rowids).cast(pl.Int128)
+    if pa.types.is_floating(rowids.type):
+        return _float_keys(rowids)
     try:
         return pl.Series(values=rowids).cast(pl.String)
     except (pl.exceptions.PolarsError, pa.ArrowException, TypeError, ValueError):
         # types that Polars does not know or cannot write (binary, extensions): by their text
         texts = [None if value is None else str(value) for value in rowids.to_pylist()]
         return pl.Series(values=texts, dtype=pl.String)
+
+
+def _float_keys(rowids: pa.ChunkedArray) -> pl.Series:
+    """Write whole floats as whole numbers are written, others as floats; NaN is no id.
+
+    A float so large that it may stand for another whole number than itself stays a float, and
+    is equal to no whole number.
+    """
+    wide = pl.Series(values=rowids.cast(pa.float64()))
+    is_half = pa.types.is_float16(rowids.type)
+    texts = pl.Series(values=rowids.cast(pa.float32()) if is_half else rowids).cast(pl.String)
+    is_whole = (wide.floor() == wide) & (wide.abs() < _ONE_BY_ONE[rowids.type.bit_width])
+    whole = wide.cast(pl.Int64, strict=False).cast(pl.String)
+    return whole.zip_with(is_whole.fill_null(False), texts.set(wide.is_nan(), None))
 
 
 def _identified(ids: pl.Series) -> tuple[pl.DataFrame, int]:

@@ -85,6 +85,13 @@ def test_movements_say_since_when(tmp_path, segmented, kept):
         (pa.array([1, 2, 3], pa.uint64()), pa.array([3, 1, 2], pa.int8())),
         (pa.array([2**64 - 1, 2, 3], pa.uint64()), pa.array([3, 2**64 - 1, 2], pa.uint64())),
         ([1.5, 2.5, 3.5], [3.5, 1.5, 2.5]),
+        ([1, 2, 3], [3.0, 1.0, 2.0]),
+        ([1.0, 2.0, 3.0], ["3", "1", "2"]),
+        ([-1.0, 0.0, 2.5], ["2.5", "-1", "0"]),
+        (pa.array([1, 2, 3], pa.float32()), [3.0, 1.0, 2.0]),
+        (pa.array([0.1, 2, 2**24 - 1], pa.float32()), ["16777215", "0.1", "2"]),
+        (pa.array(np.array([1, 2, 3], np.float16)), pa.array([3, 1, 2], pa.int8())),
+        ([2**53 - 1, 1e300, 3.0], [3.0, 2.0**53 - 1, 1e300]),
         ([b"\xff", b"b", b"c"], [b"c", b"\xff", b"b"]),
         ([date(2026, 1, n) for n in (1, 2, 3)], [date(2026, 1, n) for n in (3, 1, 2)]),
         ([Decimal("1.10"), Decimal("2.20"), Decimal("3.30")],
@@ -100,6 +107,27 @@ def test_ids_may_be_of_any_type(tmp_path, segmented, kept, before, today):
     assert warnings == ()
     assert places.cluster_ids.tolist() == [9, 2, 5]
     assert places.gone == {}
+
+
+def test_an_id_that_is_missing_makes_floats_of_the_others_and_recognises_nobody(
+    tmp_path, segmented, kept
+):
+    kept("rows", pa.table({"id": [1000, 1001, 1002], "cluster_id": [2, 5, 9]}))
+    today = pa.table({"id": pa.array([1002.0, np.nan, 1000.0, None])})
+    places, _, (warning,) = look(tmp_path, segmented[1], today)
+    assert places.matched_by == "rowid"
+    assert places.cluster_ids.tolist() == [9, -1, 2, -1]
+    assert "of today's rows 2, of the earlier ones 0" in warning
+
+
+@pytest.mark.parametrize(("kind", "number"), [(pa.float64(), 2**53), (pa.float32(), 2**24)])
+def test_a_float_that_may_be_another_whole_number_is_equal_to_none(
+    tmp_path, segmented, kept, kind, number
+):
+    kept("rows", pa.table({"id": [number, number - 1], "cluster_id": [2, 5]}))
+    rounded = pa.array(np.array([number + 1, number - 1]).astype(kind.to_pandas_dtype()))
+    places, *_ = look(tmp_path, segmented[1], pa.table({"id": rounded}))
+    assert places.cluster_ids.tolist() == [-1, 5]
 
 
 def test_ids_that_are_not_one_rows_own_recognise_nobody(tmp_path, segmented, kept):
