@@ -79,7 +79,7 @@ def by_watch(
     if place != "duckdb":
         source, output = (
             f"{folder / 'in'}/",
-            str(folder / ("out/" if place == "folder" else "o.parquet")),
+            f"{folder / 'out'}/" if place == "folder" else str(folder / "o.parquet"),
         )
         (folder / "in").mkdir()
 

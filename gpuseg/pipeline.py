@@ -98,6 +98,7 @@ def run(
     GpusegError
         See `gpuseg.errors`. Nothing was published then.
     """
+    Destinations.of(settings)  # a slip of the pen is said before a cluster starts
     with place_of_work(settings) as place:
         return run_at(place, settings, table=table, observer=observer, keep=keep, past=past)
 
@@ -205,7 +206,9 @@ def _segmented(
     before = rooms.compare(settings, place, table, earlier, stages)
     features = rooms.prepare(settings, place, table, model, stages)
     means = means_of_earlier(features, backend, before.typical) if before.typical else None
-    checkpoint = Checkpoint.of(settings, table.name) if keep else Checkpoint(None)
+    # tasks outlive a worker by themselves
+    keeps = keep and place.is_here
+    checkpoint = Checkpoint.of(settings, table.name) if keeps else Checkpoint(None)
     swept, choice = rooms.segment(settings, backend, features, model, means, stages, checkpoint)
     lineage = None
     if model is None:

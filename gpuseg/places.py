@@ -43,6 +43,11 @@ class Place(NamedTuple):
         """The seam of the engine."""
         return self.engine.backend
 
+    @property
+    def is_here(self) -> bool:
+        """Whether that is this machine."""
+        return self.work is HERE
+
     def at(self, engine: Engine) -> Place:
         """Return the same place with another engine."""
         return self._replace(engine=engine)

@@ -207,8 +207,8 @@ class FeatureMatrix:
     warnings: tuple[str, ...] = ()
 
     def in_table_order(self, values: Any) -> Any:
-        """Return host values of the rows of `X`, (n_samples,), in the table's order."""
-        result = room().empty(len(values), values.dtype)
+        """Return host values of the rows of `X`, (n_samples, ...), in the table's order."""
+        result = room().empty(values.shape, values.dtype)
         for start in range(0, len(values), _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
             result[self.order[rows]] = values[rows]

@@ -40,7 +40,7 @@ def read(
     stages: Stages,
 ) -> Table:
     """Read the rows, or take those in memory; refuse what cannot be published."""
-    if table is not None and settings.dask is not None:
+    if table is not None and not place.is_here:
         raise SettingsError(
             "workers cannot read a table that is in memory here; write it to a Parquet file and "
             "name that, or leave out dask"

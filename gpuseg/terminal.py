@@ -315,13 +315,12 @@ def print_models(entries: Sequence[ModelEntry], stream: TextIO) -> None:
     for entry in entries:
         run = f"{entry.run_id}{' *' if entry.is_champion else ''}"
         if entry.model is None:
-            rows.append((entry.name, run, "", "", "", entry.problem))
+            rows.append((entry.name, run, entry.status, "", "", "", entry.problem))
         else:
             m = entry.model
-            rows.append(
-                (m.name, run, m.n_clusters, f"{m.silhouette:.4f}", f"{m.n_rows:,}", m.input_name)
-            )
-    names = ("model", "run (* current)", "clusters", "silhouette", "rows", "fitted on")
+            numbers = (m.n_clusters, f"{m.silhouette:.4f}", f"{m.n_rows:,}")
+            rows.append((m.name, run, entry.status, *numbers, m.input_name))
+    names = ("model", "run (* current)", "status", "clusters", "silhouette", "rows", "fitted on")
     _console(stream).print(_table("", names, rows) if rows else Text("no models yet"))
 
 

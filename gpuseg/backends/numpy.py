@@ -68,7 +68,7 @@ class NumPyBackend:
         order: Array = content_order(features, np)
         return order
 
-    def matrix(self, features: Sequence[Array], order: Array | None = None) -> Array:
+    def matrix(self, features: Sequence[Array], order: Any | None = None) -> Array:
         """Return features as an array of shape (n_samples, n_features), float32, C order."""
         n_samples = features[0].shape[1] if features else 0
         if order is not None:

@@ -68,8 +68,10 @@ def run(
         try:
             result = pipeline.run(settings, observer=_observer(settings, quiet), past=past)
         except GateRefusedError as refusal:
-            if as_json and refusal.result is not None:
-                _emit_summary(refusal.result, settings)
+            if refusal.result is not None:
+                reporter(settings.log_format).warn(refusal.result.warnings)
+                if as_json:
+                    _emit_summary(refusal.result, settings)
             raise
     with after_publishing():
         meter.done(result)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gpuseg.distributed import steps
+from gpuseg.distributed import looks, steps
 from gpuseg.distributed.cluster import Cluster
 from gpuseg.records import KMeansFit
 
@@ -174,15 +174,15 @@ class Matrix:
             is_known = np.isin(own, names)
             groups.append(np.where(is_known, place, -1).astype(np.int32))
         common = {"n_groups": len(names), "on": self.cluster.engine}
-        parts = self.cluster.each("compare", steps.group_sums, self.parts, groups, **common)
+        parts = self.cluster.each("compare", looks.group_sums, self.parts, groups, **common)
         sums: npt.NDArray[np.float64] = self.cluster.total("compare", parts, steps.add)
         return sums
 
     def reach(self, centroids: Any, share: float) -> list[float]:
         """Return how far from its centroid that share of each cluster's rows is."""
         common = {"centroids": np.asarray(centroids), "on": self.cluster.engine}
-        parts = self.cluster.each("assign", steps.distance_counts, self.parts, **common)
-        return steps.reach_of_counts(self.cluster.total("assign", parts, steps.add), share)
+        parts = self.cluster.each("assign", looks.distance_counts, self.parts, **common)
+        return looks.reach_of_counts(self.cluster.total("assign", parts, steps.add), share)
 
     def first_rows(self, n_rows: int) -> Rows:
         """Find the first rows of the order of content."""

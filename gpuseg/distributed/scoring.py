@@ -13,7 +13,7 @@ from gpuseg.clustering.estimation import Floats
 from gpuseg.clustering.rounds import MIN_ROWS_PER_CLUSTER, Frame
 from gpuseg.clustering.screen import BLOCK_ROWS, SquaredScreen, spreads_of
 from gpuseg.clustering.silhouette import silhouettes_of_sums
-from gpuseg.distributed import steps
+from gpuseg.distributed import looks, steps
 from gpuseg.distributed.matrix import Matrix, Rows, bring, label, rows_of, sums_of
 from gpuseg.records import KMeansFit, Progress, no_progress
 
@@ -134,7 +134,7 @@ class ScorerOnWorkers:
         asked = [np.flatnonzero(rows.part == number) for number in range(len(X.parts))]
         places = [rows.place[where] for where in asked]
         common = {"many": self._many, "spreads": spreads, "on": X.cluster.engine}
-        futures = X.cluster.each("silhouette", steps.screens, X.parts, places, **common)
+        futures = X.cluster.each("silhouette", looks.screens, X.parts, places, **common)
         found = X.cluster.results(futures)
         values = np.empty((len(self._many), len(rows)))
         for where, of_part in zip(asked, found, strict=True):

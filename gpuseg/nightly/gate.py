@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gpuseg.change import GateCheck, Verdict
 from gpuseg.outputs.models import StoredModel
-from gpuseg.outputs.reuse import was_published
+from gpuseg.outputs.reuse import problem_of_current, was_published
 from gpuseg.records import Segmentation
 from gpuseg.settings import PARAMETERS, Settings
 
@@ -38,6 +38,8 @@ class Evidence(NamedTuple):
         Whether no run of that model was published before.
     is_fitted
         Whether the segments are new; else a stored model placed the rows.
+    earlier_problem
+        Why the published segments cannot be read; empty where they can.
     """
 
     silhouette: float
@@ -50,6 +52,7 @@ class Evidence(NamedTuple):
     measured: str | None = None
     is_first: bool = True
     is_fitted: bool = True
+    earlier_problem: str = ""
 
 
 def gated(
@@ -58,6 +61,10 @@ def gated(
     """Return the result with the gate's verdict, and what it found among the warnings."""
     is_first = not was_published(settings, result.model_name)
     evidence = evidence_of(result, earlier, is_first=is_first, is_fitted=is_fitted)
+    if earlier is None:
+        # what can be done about it is said by the refusal
+        problem = problem_of_current(settings, result.model_name).partition("; ")[0]
+        evidence = evidence._replace(earlier_problem=problem)
     verdict = decide(settings, evidence)
     begin = "published all the same: " if verdict.passed else "not published: "
     said = tuple(begin + reason for reason in verdict.reasons)
@@ -181,7 +188,8 @@ def _if_better(evidence: Evidence) -> _Judged:
         return GateCheck("if-better", limit, found, None), ""
     if found is None or limit is None:
         whose = "the new" if found is None else "the published"
-        return _unknown("if-better", limit, f"the silhouette of {whose} segments", found)
+        what = f"the silhouette of {whose} segments"
+        return _unknown("if-better", limit, what, found, evidence.earlier_problem)
     return _compared(
         GateCheck("if-better", limit, found, found >= limit - SAME_SILHOUETTE),
         f"the mean silhouette is {found:.6g}, lower than the {limit:.6g} of the published "
@@ -199,11 +207,15 @@ def _without_change(check: str, limit: float, what: str, evidence: Evidence) -> 
     if not evidence.is_fitted:
         said = f"{what} was not measured, because rows were only placed; {check} was not applied"
         return GateCheck(check, limit, None, None), said
-    return _unknown(check, limit, what)
+    return _unknown(check, limit, what, problem=evidence.earlier_problem)
 
 
-def _unknown(check: str, limit: float | None, what: str, found: float | None = None) -> _Judged:
-    return GateCheck(check, limit, found, False), f"{what} is not known, so {check} cannot be met"
+def _unknown(
+    check: str, limit: float | None, what: str, found: float | None = None, problem: str = ""
+) -> _Judged:
+    because = f" ({problem})" if problem else ""
+    said = f"{what} is not known{because}, so {check} cannot be met"
+    return GateCheck(check, limit, found, False), said
 
 
 def _known(value: float | None) -> float | None:

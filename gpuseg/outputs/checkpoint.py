@@ -67,10 +67,9 @@ class Checkpoint:
     def of(cls, settings: Settings, table_name: str) -> Checkpoint:
         """Return the checkpoint of a run; the caller holds the model's lock.
 
-        With a time budget nothing is kept: its results depend on the clock. Nor is anything of
-        rows on workers, whose tasks outlive a worker by themselves.
+        With a time budget nothing is kept: its results depend on the clock.
         """
-        if settings.max_seconds is not None or settings.dask is not None:
+        if settings.max_seconds is not None:
             return cls(None)
         folder = model_folder(Path(settings.runs_dir), model_name_of(settings, table_name))
         return cls(refuse_link(folder / CHECKPOINT))

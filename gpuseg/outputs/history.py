@@ -9,7 +9,7 @@ from gpuseg.errors import ModelError, did_you_mean
 from gpuseg.outputs.manifest import read_manifest
 from gpuseg.outputs.model_names import model_folder
 from gpuseg.outputs.models import list_models
-from gpuseg.outputs.promotions import Champion, Promotion, read_champion, standing
+from gpuseg.outputs.promotions import Champion, Promotion, read_champion, status_of
 from gpuseg.outputs.retention import finished_runs
 from gpuseg.outputs.run_folder import ROWS, has_table
 
@@ -90,7 +90,7 @@ def _facts(
     return RunFacts(
         run_id=run_id,
         started=manifest.get("started"),
-        status=_status(run_id, current, manifest.get("status")),
+        status=status_of(run_id, current, manifest.get("status")),
         is_current=is_current,
         n_clusters=manifest.get("n_clusters"),
         n_rows=manifest["input"].get("n_rows"),
@@ -102,15 +102,3 @@ def _facts(
         promoted=promoted,
         has_rows=has_table(run_dir, ROWS),
     )
-
-
-def _status(run_id: str, current: Champion | None, at_the_end: str | None) -> str:
-    promotions = current.promotions if current else ()
-    if run_id in standing(promotions):
-        return "published"
-    if any(promotion.run_id == run_id for promotion in promotions):
-        return "rolled back"
-    if at_the_end == "published":
-        return "not published"
-    # before there was a gate, every run that was kept had been published
-    return at_the_end or "published"

@@ -25,6 +25,7 @@ from gpuseg.errors import GpusegError, ModelError, did_you_mean
 from gpuseg.explained import Segment
 from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.json_safe import json_safe
+from gpuseg.outputs.manifest import read_manifest
 from gpuseg.outputs.model_checks import (
     KINDS,
     NAMES,
@@ -40,7 +41,7 @@ from gpuseg.outputs.model_files import (
     write_model_files,
 )
 from gpuseg.outputs.model_names import RUN_ID, check_run_id, model_folder, refuse_link
-from gpuseg.outputs.promotions import Promotion, read_champion, write_champion
+from gpuseg.outputs.promotions import Promotion, read_champion, status_of, write_champion
 from gpuseg.outputs.segments import (
     check_segment_name,
     segments_to_dicts,
@@ -132,6 +133,7 @@ class ModelEntry(NamedTuple):
     is_champion: bool
     model: StoredModel | None  # None when it cannot be read
     problem: str  # what is wrong with it, or empty
+    status: str  # see `history.RunFacts`; of a damaged ``champion.json`` that of the manifest
 
 
 def save_model(run_dir: Path, model: StoredModel) -> Path:
@@ -278,8 +280,13 @@ def promote(runs_dir: Path, name: str, run_id: str, *, how: str = "run") -> None
         If the disk refuses.
     """
     model = load_model(runs_dir, name, check_run_id(run_id))
+    next_id = model.next_cluster_id
+    try:
+        read_champion(runs_dir, name)
+    except ModelError:  # what it said of ids is lost; the runs that are kept still know theirs
+        next_id = max(next_id, next_cluster_id(runs_dir, name))
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    write_champion(runs_dir, name, Promotion(run_id, now, how), model.next_cluster_id)
+    write_champion(runs_dir, name, Promotion(run_id, now, how), next_id)
 
 
 def next_cluster_id(runs_dir: Path, name: str) -> int:
@@ -308,6 +315,7 @@ def describe(model: StoredModel) -> dict[str, Any]:
 def describe_entry(entry: ModelEntry) -> dict[str, Any]:
     """Return one line of the list of models, JSON-able."""
     facts = {"name": entry.name, "run_id": entry.run_id, "is_champion": entry.is_champion}
+    facts["status"] = entry.status
     if entry.model is None:
         return facts | {"problem": entry.problem}
     shown = ("created", "input_name", "n_rows", "n_clusters", "silhouette", "backend")
@@ -334,15 +342,24 @@ def _folders(parent: Path) -> Iterator[Path]:
 
 def _entries(runs_dir: Path, name: str) -> Iterator[ModelEntry]:
     try:
-        current, problem = champion(runs_dir, name), ""
+        current, problem = read_champion(runs_dir, name), ""
     except GpusegError as error:
         current, problem = None, str(error)
     for folder in _folders(runs_dir / name):
         if RUN_ID.fullmatch(folder.name) and (folder / MODEL_FOLDER).is_dir():
-            is_champion = folder.name == current
+            is_champion = current is not None and folder.name == current.run_id
+            at_the_end = _status_at_the_end(folder)
+            status = at_the_end if problem else status_of(folder.name, current, at_the_end)
             try:
                 model = load_model(runs_dir, name, folder.name)
             except GpusegError as error:
-                yield ModelEntry(name, folder.name, is_champion, None, str(error))
+                yield ModelEntry(name, folder.name, is_champion, None, str(error), status)
             else:
-                yield ModelEntry(name, folder.name, is_champion, model, problem)
+                yield ModelEntry(name, folder.name, is_champion, model, problem, status)
+
+
+def _status_at_the_end(run_dir: Path) -> str:
+    try:
+        return str(read_manifest(run_dir).get("status") or "published")
+    except ModelError:
+        return "published"

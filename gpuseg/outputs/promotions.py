@@ -119,6 +119,19 @@ def standing(promotions: Iterable[Promotion]) -> tuple[str, ...]:
     return tuple(runs)
 
 
+def status_of(run_id: str, current: Champion | None, at_the_end: str | None) -> str:
+    """Say what became of a run, whose manifest knows what it was at its end."""
+    promotions = current.promotions if current else ()
+    if run_id in standing(promotions):
+        return "published"
+    if any(promotion.run_id == run_id for promotion in promotions):
+        return "rolled back"
+    if at_the_end == "published":
+        return "not published"
+    # before there was a gate, every run that was kept had been published
+    return at_the_end or "published"
+
+
 def _promotions(entries: Any) -> Iterable[Promotion]:
     for entry in entries if isinstance(entries, list) else ():
         found = entry if isinstance(entry, dict) else {}
@@ -129,6 +142,7 @@ def _promotions(entries: Any) -> Iterable[Promotion]:
 
 def _no_champion_in(path: Path) -> str:
     return (
-        f"'{path}' is damaged: it does not name a run; fit the model again "
-        "('gpuseg run --model-name' with its name)"
+        f"'{path}' is damaged: it does not name a run; make one of its runs current ('gpuseg "
+        f"models promote {path.parent.name} RUN_ID'; 'gpuseg models list' lists them), or fit the "
+        "model again ('gpuseg run --model-name' with its name)"
     )

@@ -23,7 +23,7 @@ from gpuseg.outputs.locking import ModelBusyError, is_busy, model_lock
 from gpuseg.outputs.manifest import MANIFEST
 from gpuseg.outputs.model_names import check_run_id, model_folder, refuse_link
 from gpuseg.outputs.models import champion, promote
-from gpuseg.outputs.run_folder import read_kept_table
+from gpuseg.outputs.run_folder import partial_of, read_kept_table
 from gpuseg.tables import Location, Marks, Output, mark, publish, publishing
 
 log = logging.getLogger("gpuseg")
@@ -278,7 +278,9 @@ def _forget(journal: Path, entry: Entry) -> None:
     """Take back a publication of which nothing has appeared."""
     # the folder first: without a journal it would look like a run that was published
     if entry.is_new:
-        shutil.rmtree(refuse_link(journal.parent / entry.run_id), ignore_errors=True)
+        run_dir = journal.parent / entry.run_id
+        for folder in (run_dir, partial_of(run_dir)):
+            shutil.rmtree(refuse_link(folder), ignore_errors=True)
     _remove(journal)
 
 

@@ -16,10 +16,11 @@ from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.history import no_model
 from gpuseg.outputs.keeping import content_hash
 from gpuseg.outputs.locking import model_lock
+from gpuseg.outputs.manifest import read_manifest
 from gpuseg.outputs.model_names import check_run_id, model_folder
-from gpuseg.outputs.models import champion, load_model
+from gpuseg.outputs.models import load_model
 from gpuseg.outputs.past_run import PastRun, read_past_run
-from gpuseg.outputs.promotions import read_champion
+from gpuseg.outputs.promotions import CHAMPION, Champion, read_champion
 from gpuseg.outputs.publication import finish_publication, publish_run
 from gpuseg.outputs.results import without_own_columns
 from gpuseg.outputs.retention import finished_runs, rollback_run
@@ -63,6 +64,8 @@ def promote_run(
 ) -> Republished:
     """Publish the tables of a run from its folder, and make its model the current one.
 
+    It also repairs a damaged ``champion.json``; the promotions before are lost then.
+
     Parameters
     ----------
     warehouse
@@ -95,18 +98,32 @@ def _promoted(
         )
     load_model(runs_dir, name, run_id)
     healed = finish_publication(runs_dir, name, warehouse=warehouse)
-    past, previous = read_past_run(run_dir), champion(runs_dir, name)
+    past, (current, damage) = read_past_run(run_dir), _current(runs_dir, name)
     outputs: Mapping[str, Output] = {}
+    notes = (*healed, *damage, *_notes(past, model_only))
     if not model_only:
+        notes += _left(past, runs_dir, name, current)
         outputs = _outputs(past, runs_dir, name, warehouse)
     publish_run(runs_dir, name, run_id, outputs, how=how)
     return Republished(
         model_name=name,
         run_id=run_id,
-        previous_run_id=previous,
+        previous_run_id=current.run_id if current else None,
         outputs=tuple(output.location.display for output in outputs.values()),
-        notes=(*healed, *_notes(past, model_only)),
+        notes=notes,
     )
+
+
+def _current(runs_dir: Path, name: str) -> tuple[Champion | None, tuple[str, ...]]:
+    """Return what is current; a damaged file is no reason against a run that was named."""
+    try:
+        return read_champion(runs_dir, name), ()
+    except ModelError:
+        said = (
+            f"'{model_folder(runs_dir, name) / CHAMPION}' was damaged and is written anew; which "
+            "runs were published before is lost, so there is no run to roll back to"
+        )
+        return None, (said,)
 
 
 def roll_back(
@@ -207,9 +224,15 @@ def _check_folder(past: PastRun, places: dict[str, Location]) -> None:
 def _check_append(
     past: PastRun, runs_dir: Path, name: str, settings: Settings, rows: Location
 ) -> None:
-    current = read_champion(runs_dir, name)
-    published = {p.run_id for p in current.promotions} if current else set()
-    if settings.appends and past.run_id in published:
+    if not settings.appends:
+        return
+    current, damage = _current(runs_dir, name)
+    if damage:
+        raise SettingsError(
+            f"'{CHAMPION}' is damaged, so nobody can tell whether run {past.run_id} has appended "
+            f"its rows to '{rows.display}'; rows are not added twice; {MODEL_ONLY}"
+        )
+    if current is not None and past.run_id in {p.run_id for p in current.promotions}:
         raise SettingsError(
             f"run {past.run_id} appended its rows to '{rows.display}'; rows that were added are "
             f"neither taken back nor added twice; {MODEL_ONLY}"
@@ -240,6 +263,20 @@ def _check_in_place(past: PastRun, settings: Settings, destinations: Destination
             f"holds other rows now; they would be lost. {MODEL_ONLY}, and then gpuseg run "
             "--no-force-refit places today's rows with it"
         )
+
+
+def _left(past: PastRun, runs_dir: Path, name: str, current: Champion | None) -> tuple[str, ...]:
+    """Say which outputs of the run that was current stay, since this one has none there."""
+    if current is None or current.run_id not in finished_runs(runs_dir, name):
+        return ()
+    before = read_manifest(model_folder(runs_dir, name) / current.run_id)
+    written = _targets(past.facts)
+    left = ", ".join(f"'{target}'" for target in _targets(before) if target not in written)
+    return (f"of run {current.run_id} stays as it is: {left}",) if left else ()
+
+
+def _targets(manifest: Mapping[str, Any]) -> list[str]:
+    return [str(output["target"]) for output in manifest.get("outputs") or ()]
 
 
 def _notes(past: PastRun, model_only: bool) -> tuple[str, ...]:

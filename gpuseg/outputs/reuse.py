@@ -108,6 +108,17 @@ def was_published(settings: Settings, name: str) -> bool:
         return True
 
 
+def problem_of_current(settings: Settings, name: str) -> str:
+    """Say why the current model cannot be read; nothing where it can, or where there is none."""
+    runs_dir = Path(settings.runs_dir)
+    try:
+        if champion(runs_dir, name) is not None:
+            load_model(runs_dir, name)
+    except ModelError as error:
+        return str(error)
+    return ""
+
+
 def required_model(settings: Settings) -> StoredModel:
     """Return the current model of the name that the settings give.
 

@@ -7,6 +7,7 @@ next run of the same model clears the remains away.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -77,7 +78,7 @@ class RunFolder:
             clear_abandoned(parent)
             while True:
                 run_id = _new_run_id(now or datetime.now(UTC))
-                folder = cls(model_name, run_id, parent / f".{run_id}.partial", parent / run_id)
+                folder = cls(model_name, run_id, partial_of(parent / run_id), parent / run_id)
                 try:
                     folder.partial.mkdir()
                 except FileExistsError:  # two runs of one second drew the same digits
@@ -146,10 +147,12 @@ class RunFolder:
             If the disk refuses; the folder then stays out of sight.
         """
         with writing(self.path):
-            (self.partial / _OWNER).unlink()
             sync_tree(self.partial)
             self.partial.rename(self.path)
             sync_folder(self.path.parent)
+        # only now: remains without an owner would be kept for a day
+        with contextlib.suppress(OSError):
+            (self.path / _OWNER).unlink()
         return self.path
 
     def discard(self) -> None:
@@ -166,6 +169,11 @@ class RunFolder:
         trace: TracebackType | None,
     ) -> None:
         self.discard()
+
+
+def partial_of(run_dir: Path) -> Path:
+    """Return where a run's folder is until it is complete."""
+    return run_dir.with_name(f".{run_dir.name}.partial")
 
 
 def _write_arrow(path: Path, table: pa.Table) -> Path:

@@ -154,7 +154,7 @@ def partitioned(pieces: Sequence[Piece], most_rows: int) -> list[tuple[Piece, ..
     --------
     >>> big, small = Piece("a", "parquet", 0, 0, 10), Piece("a", "parquet", 1, 0, 2)
     >>> [sum(p.n_rows for p in part) for part in partitioned([big, small, small], 4)]
-    [4, 3, 3, 4]
+    [3, 3, 4, 4]
     """
     parts: list[list[Piece]] = [[]]
     for piece in pieces:

@@ -15,7 +15,7 @@ from doubles import cuml_on_host
 from doubles.device_arrays import DeviceArray, Memory, counted
 from doubles.gpu_on_host import CountedDevice, gpu_on_host
 
-from gpuseg import pipeline
+from gpuseg import pipeline, places
 from gpuseg.backends.gpu import GpuBackend, passes
 from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.backends.select import Engine
@@ -306,7 +306,7 @@ def segment(backend, n_rows, threshold):
     wishes = {"max_clusters": 3, "n_init": 1, "sample_size": 300, "row_scores": True}
     wishes["dimension_reduction_threshold"] = threshold
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "select_backend", lambda _asked: Engine(backend, "for a test"))
+        patch.setattr(places, "select_backend", lambda _asked: Engine(backend, "for a test"))
         patch.setattr(kmeans, "MAX_PATIENCE", 1)  # a process for each launch takes its time
         patch.setattr(kmeans, "N_FINALISTS", 1)
         patch.setattr(kmeans, "LEVELS", (1024,))

@@ -78,7 +78,8 @@ def test_stdout_is_one_json_object_with_the_contracts_keys(ran):
     assert [row["n_clusters"] for row in found["k_scores"]] == list(range(2, 10))
     assert {"silhouette", "inertia", "min_cluster_share"} <= found["k_scores"][0].keys()
     assert {"n_features", "run_id", "warnings", "silhouette"} <= found.keys()
-    assert list(found["seconds"]) == ["read", "prepare", "sweep", "explain", "publish"]
+    stages = ["read", "prepare", "sweep", "explain", "drift", "publish"]
+    assert list(found["seconds"]) == stages
     assert (folder / found["report"]).is_file()
     manifest = json.loads((folder / found["run_dir"] / "manifest.json").read_text())
     assert list(manifest["stages"]) == list(found["seconds"])

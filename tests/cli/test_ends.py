@@ -24,7 +24,7 @@ def strike(name):
         os.kill(os.getpid(), signal.SIGINT)
 if moment == "promote":
     promote = publication.promote
-    publication.promote = lambda *a: (strike("promote"), promote(*a))
+    publication.promote = lambda *a, **k: (strike("promote"), promote(*a, **k))
 elif moment == "costs":
     from gpuseg import pipeline
     pipeline.record_costs = lambda result: strike("costs")

@@ -123,6 +123,9 @@ def test_a_refusal_changes_nothing_and_says_why_and_what_to_do(three_nights):
     assert f"gpuseg models promote m {run_id}" in said
     assert "below min_silhouette 0.99" in said
     assert found["report"] in said
+    warned = [f"warning: {warning}" for warning in found["warnings"]]
+    assert warned
+    assert refused.stderr.splitlines()[-len(warned) - 1 :] == [*warned, said]
 
     run_dir = folder / found["run_dir"]
     assert found["output_table"] == f"{found['run_dir']}/tables/rows.parquet"
@@ -149,6 +152,9 @@ def test_history_says_what_became_of_each_run(three_nights):
     shown = look(folder, "models", "history", "m").stdout
     assert f"{ids[1]} *" in shown
     assert "below min_silhouette 0.99" in shown
+    listed = json.loads(look(folder, "models", "list", "--json").stdout)
+    assert [entry["status"] for entry in listed] == ["published", "published", "refused"]
+    assert "refused" in look(folder, "models", "list").stdout
     missing = look(folder, "models", "history", "mm")
     assert missing.exit_code == 2
     assert "did you mean 'm'" in missing.stderr
@@ -192,6 +198,28 @@ def test_a_refused_run_is_promoted_by_hand_and_taken_back(nights):
     back = gpuseg(folder, "models", "rollback", "m", "--json")
     assert json.loads(back.stdout)["run_id"] == current
     assert table(folder).equals(kept[1][1][0])
+
+
+def test_a_damaged_champion_file_is_said_and_repaired(nights):
+    folder, kept = nights
+    path = folder / "gpuseg_runs/m/champion.json"
+    path.write_bytes(path.read_bytes()[:20])
+    refused = gpuseg(folder, *RUN, "--max-churn", "0.1", "--json")
+    assert refused.returncode == 3, refused.stderr
+    found = json.loads(refused.stdout)
+    (reason,) = found["gate"]["reasons"]
+    assert "champion.json' is damaged" in reason
+    assert reason in refused.stderr
+    assert all((folder / run).is_dir() for run in map(run_dir_of, kept))
+    done = gpuseg(folder, "models", "promote", "m", found["run_id"], "--json")
+    assert done.returncode == 0, done.stderr
+    assert "published before is lost" in json.loads(done.stdout)["notes"][0]
+    assert table(folder).height == 240
+    assert history(folder)[-1]["is_current"]
+
+
+def run_dir_of(night) -> str:
+    return json.loads(night[0].stdout)["run_dir"]
 
 
 def test_the_model_alone_can_be_changed(nights):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from contracts.compare import TOLERANCE
 
-from gpuseg import pipeline
+from gpuseg import pipeline, places
 from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.backends.select import Engine
 from gpuseg.clustering import kmeans
@@ -72,14 +72,14 @@ def customers(n_rows=90):
 
 
 def segment(monkeypatch, backend, table, **parameters):
-    monkeypatch.setattr(pipeline, "select_backend", lambda _asked: Engine(backend, "for a test"))
+    monkeypatch.setattr(places, "select_backend", lambda _asked: Engine(backend, "for a test"))
     monkeypatch.setattr(kmeans, "MAX_PATIENCE", 1)  # a process for each launch takes its time
     wishes = {"max_clusters": 4, "n_init": 2, "row_scores": True} | parameters
     return pipeline.run(resolve(wishes), table=table, keep=False)
 
 
 def place(monkeypatch, backend, table, model):
-    monkeypatch.setattr(pipeline, "select_backend", lambda _asked: Engine(backend, "for a test"))
+    monkeypatch.setattr(places, "select_backend", lambda _asked: Engine(backend, "for a test"))
     return pipeline.assign(resolve({}), table=table, model=model)
 
 

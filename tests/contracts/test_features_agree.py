@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from doubles.device_arrays import DeviceArray
 
-from gpuseg import pipeline
+from gpuseg import pipeline, places
 from gpuseg.backends.numpy import NumPyBackend
 from gpuseg.backends.select import Engine
 from gpuseg.clustering import kmeans
@@ -140,7 +140,7 @@ def test_all_kinds_of_decisions_were_compared(path):
 def test_a_whole_run_from_a_file_gives_the_same_ids(gpu, path, monkeypatch):
     found = []
     for engine in (NumPyBackend(), gpu):
-        monkeypatch.setattr(pipeline, "select_backend", lambda _, e=engine: Engine(e, "for a test"))
+        monkeypatch.setattr(places, "select_backend", lambda _, e=engine: Engine(e, "for a test"))
         monkeypatch.setattr(kmeans, "MAX_PATIENCE", 1)
         wishes = {"input_table": str(path), "num_clusters": 3, "n_init": 1, "max_clusters": 3}
         found.append(pipeline.run(resolve(wishes), keep=False))

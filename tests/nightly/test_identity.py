@@ -21,6 +21,7 @@ from gpuseg.nightly.identity import (
     overlaps,
     warm_starts,
 )
+from gpuseg.records import FeatureMatrix
 
 
 def shared_rows(most: int = 5):
@@ -180,16 +181,16 @@ def test_overlaps_are_counted_by_hand():
     assert overlaps(labels, 2, None, (2, 5, 7)).tolist() == [[0, 0], [0, 0], [0, 0]]
 
 
-class Rows:
-    """As much of a feature matrix as means need; row i is row ``order[i]`` of the table."""
-
-    def __init__(self, X, order):
-        self.X, self.order = np.asarray(X, np.float32)[order], np.asarray(order)
+def features_of(X, order):
+    """Return rows as a feature matrix whose row i is row ``order[i]`` of the table."""
+    X = np.asarray(X, np.float32)[order]
+    nothing = ((), (), np.empty(0, np.int32), ())
+    return FeatureMatrix(X, X, *nothing, order=np.asarray(order), encoder=None)
 
 
 def test_means_are_of_todays_rows_by_where_they_were(monkeypatch):
     monkeypatch.setattr("gpuseg.nightly.identity._BLOCK", 2)
-    rows = Rows([[0.0, 0], [2, 4], [10, 10], [99, 99]], [2, 0, 3, 1])
+    rows = features_of([[0.0, 0], [2, 4], [10, 10], [99, 99]], [2, 0, 3, 1])
     means = means_of_earlier(rows, NumPyBackend(), places([4, 4, 1, -1]))
     assert means.cluster_ids == (1, 4)
     assert means.centres.tolist() == [[10, 10], [1, 2]]
@@ -199,7 +200,7 @@ def test_means_are_of_todays_rows_by_where_they_were(monkeypatch):
 
 
 def test_nothing_known_is_no_start():
-    rows = Rows([[0.0], [1]], [0, 1])
+    rows = features_of([[0.0], [1]], [0, 1])
     nothing = means_of_earlier(rows, NumPyBackend(), places([-1, -1]))
     assert nothing == Means((), nothing.centres)
     assert warm_starts(nothing) == warm_starts(None) == {}

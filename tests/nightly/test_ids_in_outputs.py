@@ -171,9 +171,7 @@ def test_the_report_names_ids_only(night):
     folder = Path(result.run_dir)
     page = (folder / "report.html").read_text(encoding="utf-8")
     body = re.sub(r"<script(?! type=.application/json).*?</script>", "", page, flags=re.DOTALL)
-    # one chart is about earlier runs too, and the first one called its clusters otherwise
-    [history] = re.findall(r'<figure[^>]*data-chart="trend_sizes".*?</figure>', body, re.DOTALL)
-    assert named_in(body.replace(history, "")) == set(IDS)
+    assert named_in(body) == set(IDS)
     [data] = re.findall(r'<script[^>]*id="data"[^>]*>(.*?)</script>', page, re.DOTALL)
     facts = json.loads(data)
     assert [segment["id"] for segment in facts["segments"]] == [2, 5, 9]
@@ -181,10 +179,9 @@ def test_the_report_names_ids_only(night):
         "var(--c2)", "var(--c5)", "var(--c0)",
     ]  # fmt: skip
     for name, chart in facts["charts"].items():
-        if name != "trend_sizes":
-            assert chart["data"].get("ids", [2, 5, 9]) == [2, 5, 9], name
+        assert chart["data"].get("ids", [2, 5, 9]) == [2, 5, 9], name
     assert set(facts["charts"]["map"]["data"]["labels"]) == set(IDS)
-    plots = [plot for plot in (folder / "plots").glob("*.svg") if plot.stem != "trend_sizes"]
+    plots = list((folder / "plots").glob("*.svg"))
     assert len(plots) > 8
     for plot in plots:
         assert named_in(plot.read_text(encoding="utf-8")) <= set(IDS)

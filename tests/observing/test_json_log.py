@@ -119,8 +119,9 @@ def test_errors_are_lines_too(table, how):
         table, "run", "--input-table", "away.parquet", "--metrics-file", "m.prom", *arguments, **env
     )
     assert ran.returncode == 2
-    [line] = lines(ran.stderr)
+    *before, line = lines(ran.stderr)
+    assert [found["severity_text"] for found in before] == ["INFO"], "reading began"
     assert line["severity_text"] == "ERROR"
     assert line["attributes"] == {"event": "failed", "exit_code": 2}
-    assert line["body"] == "there is no file 'away.parquet'"
+    assert line["body"].startswith("there is no file 'away.parquet'")
     assert 'gpuseg_run_exit_code{model="away"} 2.0' in (table / "m.prom").read_text()

@@ -30,7 +30,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def nights(cluster, tmp_path_factory):
-    """The same two nights here and on workers; in the second a segment has lost most rows."""
+    """The same two nights here and on workers; in the second one segment has lost most rows."""
     folder = tmp_path_factory.mktemp("nights")
     rng = np.random.default_rng(7)
     centres = np.repeat([[0, 0, 0], [9, 0, 0], [0, 9, 1]], [700, 500, 400], axis=0)
@@ -89,12 +89,15 @@ def test_without_row_ids_the_earlier_model_says_where_rows_were(nights, cluster,
     (first, _), _second = nights
     runs = Path(first.run_dir).parents[1]
     path = tmp_path / "people.parquet"
-    pq.write_table(read_kept_table(Path(first.run_dir), ROWS).drop_columns(["cluster_id"]), path)
+    people = read_kept_table(Path(first.run_dir), ROWS).drop_columns(["cluster_id", "id"])
+    pq.write_table(people, path)
     limits = {"max_seconds": 600, "keep": 9, "runs_dir": str(runs)}
     settings = resolve({"input_table": str(path), **SMALL, **limits})
     there = pipeline.run_at(place_on(cluster, n_partitions=2), settings)
     assert there.lineage.matched_by == "model"
-    assert {e.event for e in there.lineage.events} == {"kept"}
+    # one segment went into another on the second night; its id is not given again
+    assert there.cluster_ids == (0, 1, 3)
+    assert {e.event for e in there.lineage.events} == {"kept", "split", "born"}
     assert there.cut == ()
 
 

@@ -16,7 +16,9 @@ def run_id_of(number):
     return f"20261123T{number // 3600:02}{number // 60 % 60:02}{number % 60:02}Z-4f2a9c"
 
 
-def add_run(runs_dir, number, *, status="published", name=NAME, rows=True, **changes):
+def add_run(
+    runs_dir, number, *, status="published", name=NAME, rows=True, next_cluster_id=0, **changes
+):
     """Make the folder of a finished run; promote it where it was published."""
     run_id = run_id_of(number)
     parent = runs_dir / name
@@ -24,7 +26,10 @@ def add_run(runs_dir, number, *, status="published", name=NAME, rows=True, **cha
     folder = RunFolder(name, run_id, parent / f".{run_id}.partial", parent / run_id)
     folder.partial.mkdir()
     (folder.partial / ".owner.json").write_text("{}")
-    save_model(folder.partial, make_model(name=name, run_id=run_id, n_rows=3))
+    save_model(
+        folder.partial,
+        make_model(name=name, run_id=run_id, n_rows=3, next_cluster_id=next_cluster_id),
+    )
     if rows:
         folder.write_table("rows", pa.table({"id": [1, 2, 3], "cluster_id": [0, 1, 0]}))
     facts = {

@@ -21,7 +21,7 @@ from gpuseg.outputs.models import StoredModel, champion, promote, save_model
 from gpuseg.outputs.publication import JOURNAL, finish_publication, heal, publish_run, unfinished
 from gpuseg.outputs.run_folder import ROWS, read_kept_table
 from gpuseg.tables import Output, locate, publish, read_table, staging
-from gpuseg.tables import duckdb as duckdb_system
+from gpuseg.tables import duckdb_file as duckdb_system
 
 RUNS = Path("runs")
 FIRST, SECOND = "20261123T223000Z-4f2a9c", "20261124T223000Z-4f2a9c"
@@ -442,3 +442,14 @@ def test_duckdb_marks_see_values_types_and_names():
         seen.add(mark(locate("s.t")))
     assert len(seen) == 6
     assert mark(locate("s.none")) == "nothing"
+
+
+@pytest.mark.usefixtures("earlier")
+def test_a_folder_that_never_got_its_name_goes_with_the_journal():
+    partial = RUNS / "m" / f".{SECOND}.partial"
+    (RUNS / "m" / SECOND).rename(partial)
+    journal = {"format_version": 1, "run_id": SECOND, "is_new": True, "how": "run", "items": []}
+    (RUNS / "m" / JOURNAL).write_text(json.dumps(journal))
+    assert "taken back" in finish()
+    assert hidden() == []
+    assert champion(RUNS, "m") == FIRST

@@ -14,7 +14,9 @@ from gpuseg.errors import DataError, ModelError, SettingsError
 from gpuseg.outputs.keeping import content_hash
 from gpuseg.outputs.manifest import Fingerprint, Output
 from gpuseg.outputs.models import champion
+from gpuseg.outputs.promotions import read_champion
 from gpuseg.outputs.republish import promote_run, roll_back
+from gpuseg.outputs.retention import prune_runs
 from gpuseg.outputs.run_folder import RunFolder, has_table, read_kept_table
 from gpuseg.tables import publishing
 
@@ -26,13 +28,17 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def add(number, output="out.parquet", *, status="published", kinds=("rows",), **settings):
+def add(
+    number, output="out.parquet", *, status="published", kinds=("rows",), next_cluster_id=0,
+    **settings,
+):  # fmt: skip
     """Make a run that wrote to a place."""
     settings = {"output_table": output, **settings}
     return add_run(
         runs_dir(),
         number,
         status=status,
+        next_cluster_id=next_cluster_id,
         settings=settings,
         outputs=tuple(Output(kind, str(output), 3) for kind in kinds),
     )
@@ -61,6 +67,15 @@ def test_rollback_goes_back_one_published_run_at_a_time():
     assert pq.read_table("out.parquet")["cluster_id"].to_pylist() == [0, 0, 0]
     with pytest.raises(ModelError, match="nothing to go back to"):
         roll_back(runs_dir(), NAME)
+
+
+def test_a_rollback_says_which_exports_of_the_newer_run_stay():
+    add(0)
+    newer = add_run(
+        runs_dir(), 1, settings={"output_table": "out.parquet", "export_rules": "rules.csv"},
+        outputs=(Output("rules", "rules.csv", 3), Output("rows", "out.parquet", 3)),
+    )  # fmt: skip
+    assert roll_back(runs_dir(), NAME).notes == (f"of run {newer} stays as it is: 'rules.csv'",)
 
 
 def test_a_run_whose_folder_was_deleted_by_hand_is_passed_over():
@@ -118,6 +133,34 @@ def test_rows_that_were_appended_are_neither_taken_back_nor_added_twice():
     assert pq.read_table("out.parquet").num_rows == 6
     with pytest.raises(SettingsError, match="appended"):
         promote_run(runs_dir(), NAME, refused)
+
+
+def test_a_damaged_champion_file_is_repaired_by_naming_a_run():
+    for number in range(3):
+        add(number, next_cluster_id=10 * (number + 1))
+    path = runs_dir() / NAME / "champion.json"
+    path.write_text('{"run_id": "2026')
+    with pytest.raises(ModelError, match=r"damaged.*gpuseg models promote customers RUN_ID"):
+        roll_back(runs_dir(), NAME)
+    done = promote_run(runs_dir(), NAME, run_id_of(0))
+    assert (done.previous_run_id, done.outputs) == (None, ("out.parquet",))
+    assert "published before is lost" in done.notes[0]
+    current = read_champion(runs_dir(), NAME)
+    assert [(p.run_id, p.how) for p in current.promotions] == [(run_id_of(0), "promote")]
+    assert current.next_cluster_id == 30  # ids of the newer runs are not given twice
+    assert prune_runs(runs_dir(), NAME, 9) == ()
+    assert all(has_table(runs_dir() / NAME / run_id_of(number), "rows") for number in range(3))
+
+
+def test_with_a_damaged_champion_file_rows_are_not_appended_again():
+    run_id = add(0, output_mode="append")
+    pq.write_table(ROWS, "out.parquet")
+    (runs_dir() / NAME / "champion.json").write_text("{")
+    with pytest.raises(SettingsError, match=r"damaged.*has appended.*--model-only"):
+        promote_run(runs_dir(), NAME, run_id)
+    assert pq.read_table("out.parquet").equals(ROWS)
+    promote_run(runs_dir(), NAME, run_id, model_only=True)
+    assert champion(runs_dir(), NAME) == run_id
 
 
 def test_newer_rows_of_the_input_itself_are_not_overwritten():

@@ -122,6 +122,25 @@ def test_a_killed_run_leaves_nothing_that_looks_like_a_run(tmp_path):
     assert all(not p.name.startswith(".") for p in (tmp_path / "customers").iterdir())
 
 
+COMPLETE = """
+import os, signal, sys
+from pathlib import Path
+from gpuseg.outputs.run_folder import RunFolder
+run = RunFolder.create(Path(sys.argv[1]), "customers")
+Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+run.complete()
+"""
+
+
+def test_a_run_killed_while_it_completes_is_cleared_by_the_next_one(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", COMPLETE, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (partial,) = (tmp_path / "customers").iterdir()
+    assert partial.name.endswith(".partial")
+    RunFolder.create(tmp_path, "customers").discard()
+    assert list((tmp_path / "customers").iterdir()) == []
+
+
 @pytest.mark.parametrize("owner", ['{"host": "elsewhere", "pid": 1}', "{", "[]", None])
 def test_remains_of_unknown_owners_are_kept_for_a_day(tmp_path, owner):
     partial = tmp_path / "customers" / ".20260101T000000Z-aaaaaa.partial"

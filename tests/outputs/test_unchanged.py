@@ -135,7 +135,9 @@ def no_report(settings: Settings) -> Settings:
 
 def refused_run(settings: Settings) -> Settings:
     [manifest] = Path(settings.runs_dir).glob("m/*/manifest.json")
-    manifest.write_text(manifest.read_text().replace("{", '{"status": "refused",', 1))
+    text = manifest.read_text()
+    assert '"status": "published"' in text
+    manifest.write_text(text.replace('"status": "published"', '"status": "refused"'))
     return settings
 
 

@@ -235,15 +235,15 @@ def test_a_process_killed_at_any_time_leaves_whole_tables(seed):
 
 
 def test_two_processes_do_not_disturb_each_other(monkeypatch):
-    """While one is between staging and swapping, another publishes in the same folder."""
+    """While one is staging its tables, another publishes in the same folder."""
     inner = []
 
     def publish_meanwhile(now):
-        if now == "swap 0" and not inner:
+        if now == "stage 1" and not inner:  # from the end of staging on it would wait
             inner.append(run(DIE, "never", "u.csv"))
 
     monkeypatch.setattr(publishing, "reached", publish_meanwhile)
-    put("t.csv", OLD)
+    publish([Output(locate("t.csv"), OLD), Output(locate("v.csv"), OLD)])
     assert inner == [0]
     assert get("t.csv") == OLD.to_pydict()
     assert get("u.csv") == NEW.to_pydict()
