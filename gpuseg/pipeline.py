@@ -143,6 +143,8 @@ def _run(
     model = None if settings.force_refit else stored_model(settings, table, past)
 
     rows = rooms.read(settings, place, table, destinations, stages)
+    # rows are compared with the run before by it, long before columns are prepared
+    rooms.feature_settings(settings, rows).check_rowid(rows.name, rows.arrow.column_names)
     if audience is not None:
         audience.check_rows(rows)
     if keep and model is not None and past is None:

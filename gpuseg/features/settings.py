@@ -63,14 +63,24 @@ class FeatureSettings:
                         f"column '{name}' is named in {parameter} and in ignore_columns; "
                         "name it in one of them"
                     )
-        if self.rowid_column is not None:
-            self._require("rowid_column", self.rowid_column, table_name, known)
+        self.check_rowid(table_name, known)
         return tuple(
             f"ignore_columns names '{name}', which is not a column of {table_name}"
             f"{did_you_mean(name, known)}"
             for name in self.ignore_columns
             if name not in known and name not in DEFAULT_IGNORED
         )
+
+    def check_rowid(self, table_name: str, known: list[str]) -> None:
+        """Make sure that the column that identifies rows is there.
+
+        Raises
+        ------
+        SettingsError
+            If it is not.
+        """
+        if self.rowid_column is not None:
+            self._require("rowid_column", self.rowid_column, table_name, known)
 
     def uses(self, name: str) -> bool:
         """Whether the user asked for this very column."""
