@@ -12,7 +12,7 @@ from dataclasses import replace
 from shlex import quote
 from typing import NamedTuple
 
-from gpuseg.change import GateCheck, Verdict
+from gpuseg.change import Change, GateCheck, Verdict
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.reuse import problem_of_current, was_published
 from gpuseg.records import Segmentation
@@ -34,6 +34,8 @@ class Evidence(NamedTuple):
         rows``; None when it is not known.
     churn, max_psi, max_psi_column
         See `change.Change`; None when they are not known.
+    max_psi_status, max_psi_kind
+        Of that column, as the drift table has them.
     is_first
         Whether no run of that model was published before.
     is_fitted
@@ -48,6 +50,8 @@ class Evidence(NamedTuple):
     churn: float | None = None
     max_psi: float | None = None
     max_psi_column: str | None = None
+    max_psi_status: str | None = None
+    max_psi_kind: str | None = None
     earlier_silhouette: float | None = None
     measured: str | None = None
     is_first: bool = True
@@ -99,6 +103,7 @@ def evidence_of(
     stored = _known(earlier.silhouette) if earlier is not None else None
     measured = "on today's rows" if today is not None else "on its own rows"
     known = today if today is not None else stored
+    status, kind = _moved_most(change) if change is not None else (None, None)
     return Evidence(
         silhouette=result.silhouette,
         n_clusters=result.n_clusters,
@@ -106,6 +111,8 @@ def evidence_of(
         churn=_known(change.churn) if change is not None else None,
         max_psi=_known(change.max_psi) if change is not None else None,
         max_psi_column=change.max_psi_column if change is not None else None,
+        max_psi_status=status,
+        max_psi_kind=kind,
         earlier_silhouette=known,
         measured=measured if known is not None else None,
         is_first=is_first,
@@ -145,6 +152,9 @@ def decide(settings: Settings, evidence: Evidence) -> Verdict:
     )
 
 
+#: What a column of each kind is read as.
+_READ_AS = {"numeric": "numbers", "datetime": "dates", "categorical": "categories"}
+
 #: What a check found, and a sentence where it failed or could not be made.
 _Judged = tuple[GateCheck, str]
 
@@ -174,11 +184,15 @@ def _max_psi(limit: float, evidence: Evidence) -> _Judged:
     if found is None:
         return _without_change("max_psi", limit, "how far the columns moved", evidence)
     column = f"column '{evidence.max_psi_column}'" if evidence.max_psi_column else "a column"
-    return _compared(
-        GateCheck("max_psi", limit, found, found <= limit),
-        f"{column} moved by a population stability index of {found:.6g}, more than max_psi "
-        f"{limit:g}",
-    )
+    index = f"a population stability index of {found:.6g}, more than max_psi {limit:g}"
+    if evidence.max_psi_status == "gone":
+        reason = f"{column} is no longer in the table, which counts as {index}"
+    elif evidence.max_psi_status == "retyped":
+        what = _READ_AS.get(evidence.max_psi_kind or "", "what it was")
+        reason = f"{column} can no longer be read as {what}, which counts as {index}"
+    else:
+        reason = f"{column} moved by {index}"
+    return _compared(GateCheck("max_psi", limit, found, found <= limit), reason)
 
 
 def _if_better(evidence: Evidence) -> _Judged:
@@ -216,6 +230,14 @@ def _unknown(
     because = f" ({problem})" if problem else ""
     said = f"{what} is not known{because}, so {check} cannot be met"
     return GateCheck(check, limit, found, False), said
+
+
+def _moved_most(change: Change) -> tuple[str | None, str | None]:
+    """Return what became of the column that moved most, and its kind."""
+    for row in change.drift.select(["column", "status", "kind"]).to_pylist():
+        if row["column"] == change.max_psi_column:
+            return row["status"], row["kind"]
+    return None, None
 
 
 def _known(value: float | None) -> float | None:

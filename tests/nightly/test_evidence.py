@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gpuseg import pipeline
-from gpuseg.errors import SettingsError
+from gpuseg.errors import GateRefusedError, SettingsError
 from gpuseg.nightly.drift import BASELINE, read_baseline
 from gpuseg.nightly.trend import TREND_SCHEMA, trend_table
 from gpuseg.outputs.change_facts import DRIFT_SCHEMA, LINEAGE_SCHEMA, MIGRATION_SCHEMA
@@ -21,6 +21,7 @@ from gpuseg.outputs.conclusion import summary
 from gpuseg.outputs.report import rebuild_report
 from gpuseg.records import Table
 from gpuseg.settings import resolve
+from gpuseg.stages import Nobody
 
 CENTRES = np.array([[0, 0], [40, 0], [0, 40]])
 
@@ -33,6 +34,16 @@ def customers(ids, kinds, shift=0.0) -> pa.Table:
     ]
     X = np.array(X) + shift
     return pa.table({"who": np.asarray(ids), "x": X[:, 0], "y": X[:, 1]})
+
+
+class Seen(Nobody):
+    """Notes the stages that begin."""
+
+    def __init__(self, stages: list[str]):
+        self.stages = stages
+
+    def started(self, stage: str) -> None:
+        self.stages.append(stage)
 
 
 class Nights:
@@ -206,6 +217,33 @@ def test_a_run_without_its_baseline_still_says_who_went_where(nights, caplog):
     assert again.change.drift.num_rows == 0
     assert again.change.migration.num_rows > 0
     assert "chart-drift" not in (path(again) / "report.html").read_text()
+
+
+@pytest.mark.parametrize("damage", ["gone", "retyped"])
+def test_the_gate_says_which_column_was_lost_and_how(tmp_path, damage):
+    rows = customers(np.arange(60), np.repeat([0, 1, 2], 20))
+    rows = rows.append_column("z", pa.array(np.arange(60) % 7 / 7))
+    given = {"model_name": "m", "runs_dir": str(tmp_path), "rowid_column": "who",
+             "num_clusters": 3, "n_init": 2, "max_psi": 0.25}  # fmt: skip
+    pipeline.run(resolve(given), table=Table("t", rows))
+    lost = rows.drop_columns(["x"])
+    if damage == "retyped":
+        lost = lost.append_column("x", pa.array(["far", "near"] * 30))
+    with pytest.raises(GateRefusedError) as refused:
+        pipeline.run(resolve(given), table=Table("t", lost))
+    words = {"gone": "is no longer in the table", "retyped": "can no longer be read as numbers"}
+    assert f"column 'x' {words[damage]}" in str(refused.value)
+
+
+@pytest.mark.parametrize("force_refit", [True, False])
+def test_a_row_id_that_is_not_there_is_said_before_anything_is_compared(nights, force_refit):
+    rows = customers(np.arange(30), np.repeat([0, 1, 2], 10)).drop_columns(["who"])
+    stages = []
+    given = {"model_name": "m", "runs_dir": str(nights.folder / "runs"), "rowid_column": "who",
+             "force_refit": force_refit}  # fmt: skip
+    with pytest.raises(SettingsError, match="rowid_column names 'who', which is not a column"):
+        pipeline.run(resolve(given), table=Table("t", rows), observer=Seen(stages))
+    assert stages == ["read"]
 
 
 def test_movements_need_a_row_id():

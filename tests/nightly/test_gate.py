@@ -57,6 +57,22 @@ def test_a_broken_limit_refuses_and_says_what_was_found(limit, value, words):
 
 
 @pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        ("gone", "numeric", "column 'spend' is no longer in the table"),
+        ("retyped", "numeric", "column 'spend' can no longer be read as numbers"),
+        ("retyped", "datetime", "column 'spend' can no longer be read as dates"),
+    ],
+)
+def test_a_column_that_is_lost_is_refused_as_what_it_is(status, kind, words):
+    lost = GOOD._replace(max_psi=16.0, max_psi_status=status, max_psi_kind=kind)
+    found = verdict(lost, max_psi=0.25)
+    assert not found.passed
+    assert words in found.reasons[0]
+    assert "moved" not in found.reasons[0]
+
+
+@pytest.mark.parametrize(
     ("limit", "value"), [("min_silhouette", 0.5), ("max_churn", 0.1), ("max_psi", 0.05)]
 )
 def test_what_just_meets_a_limit_passes(limit, value):
