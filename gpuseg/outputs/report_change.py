@@ -18,13 +18,26 @@ _GRADES = ("muted", "accent", "above")
 
 #: A column that broke altogether has an index of 8 or so, beside which limits cannot be seen.
 _LONGEST = 1.0
+#: A smaller index is no bar that can be seen: when all are, a sentence says more.
+_LEAST_DRAWN = 0.005
 #: Silhouettes of runs that differ by less than this are drawn as the near equals that they are.
 _LEAST_RANGE = 0.02
+_DRIFT_TITLE = "Which columns moved"
+_DRIFT_HEAD = (
+    "column", "PSI", "verdict", "Wasserstein, in deviations", "mean before", "mean",
+    "median before", "median", "missing before", "missing",
+)  # fmt: skip
 _MOST_DRAWN = 15
 _MOST_ROWS = 200
 _EVENT_WORDS = {
     "kept": "goes on", "split": "split", "merged": "merged", "born": "new", "retired": "no more",
 }  # fmt: skip
+
+#: What is said of a column without values that can be compared, by its status.
+_LOST = {
+    "gone": "is no longer in the table",
+    "retyped": "can no longer be read as it was",
+}
 
 Row = Mapping[str, Any]
 
@@ -34,13 +47,17 @@ def change_view(run: ReportInput) -> dict[str, Any] | None:
     if run.change is None or run.lineage is None or run.migration is None:
         return None
     names = {segment.cluster_id: shown(segment.name) for segment in run.segments}
+    drift = run.drift.to_pylist() if run.drift is not None else []
     told = sorted(run.lineage.to_pylist(), key=lambda row: EVENTS.index(row["event"]))
     return {
-        "sentences": [unbroken(text) for text in _sentences(run.change, row_counts(run.migration))],
+        "sentences": [
+            unbroken(text) for text in _sentences(run.change, row_counts(run.migration), drift)
+        ],
         "events": [
             {"event": row["event"], "words": _EVENT_WORDS[row["event"]], "text": _told(row, names)}
             for row in told
         ],
+        "nothing_moved": _nothing_moved(drift),
     }
 
 
@@ -52,7 +69,7 @@ def change_charts(run: ReportInput) -> Iterator[dict[str, Any]]:
         yield flow_chart(run.migration.to_pylist(), run.cluster_ids)
     if run.drift is not None:
         measured = [row for row in run.drift.to_pylist() if row["psi"] is not None]
-        if measured:
+        if measured and not _is_quiet(measured[0]["psi"]):
             yield _drift(measured, run.drift.to_pylist())
     if run.trend is not None and run.trend.num_rows:
         runs = [*run.trend.to_pylist(), _this_run(run)]
@@ -69,10 +86,14 @@ def _passed(psi: float) -> int:
     return sum(psi >= limit for limit, _word in LIMITS)
 
 
+def _is_quiet(largest_psi: float) -> bool:
+    return largest_psi < _LEAST_DRAWN
+
+
 # -- words ---------------------------------------------------------------------------
 
 
-def _sentences(change: Row, rows: Mapping[str, int]) -> Iterator[str]:
+def _sentences(change: Row, rows: Mapping[str, int], drift: Sequence[Row]) -> Iterator[str]:
     run_id = change["earlier_run_id"]
     if change["matched_by"] == "rowid":
         yield (
@@ -91,7 +112,10 @@ def _sentences(change: Row, rows: Mapping[str, int]) -> Iterator[str]:
     before = change["earlier_silhouette"]
     if before is not None:
         yield f"The earlier segments would have a mean silhouette of {before:.3f} today."
-    if change["max_psi"] is not None:
+    status = next((r["status"] for r in drift if r["column"] == change["max_psi_column"]), None)
+    if status in _LOST:
+        yield f"The column {shown(change['max_psi_column'])} {_LOST[status]}."
+    elif change["max_psi"] is not None and not _is_quiet(change["max_psi"]):
         yield (
             f"The column that moved most is {shown(change['max_psi_column'])}, with a population "
             f"stability index of {_index(change['max_psi'])}: {verdict(change['max_psi'])}."
@@ -123,6 +147,20 @@ def _told(row: Row, names: Mapping[int, str]) -> str:
 # -- charts --------------------------------------------------------------------------
 
 
+def _nothing_moved(drift: Sequence[Row]) -> dict[str, Any] | None:
+    """Return what stands in place of the chart of drift when its bars would not be seen."""
+    first = next((row for row in drift if row["psi"] is not None), None)
+    if first is None or not _is_quiet(first["psi"]):
+        return None
+    return {
+        "title": _DRIFT_TITLE,
+        "text": f"No column moved: the largest population stability index is "
+        f"{_index(first['psi'])} ({shown(first['column'])}).",
+        "head": _DRIFT_HEAD,
+        "rows": [_drift_row(row) for row in drift[:_MOST_ROWS]],
+    }
+
+
 def _drift(measured: Sequence[Row], all_rows: Sequence[Row]) -> dict[str, Any]:
     first = measured[0]
     drawn = measured[:_MOST_DRAWN]
@@ -137,7 +175,7 @@ def _drift(measured: Sequence[Row], all_rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "name": "drift",
         "kind": "limits",
-        "title": "Which columns moved",
+        "title": _DRIFT_TITLE,
         "note": note,
         "alt": f"Bar chart of the population stability index of {len(drawn)} columns; largest is "
         f"{shown(first['column'])} with {_index(first['psi'])}, {verdict(first['psi'])}.",
@@ -151,8 +189,7 @@ def _drift(measured: Sequence[Row], all_rows: Sequence[Row]) -> dict[str, Any]:
             "words": [_moved(row) for row in drawn],
             "limits": [{"value": limit, "words": words} for limit, words in LIMITS],
         },
-        "head": ("column", "PSI", "verdict", "Wasserstein, in deviations", "mean before", "mean",
-                 "median before", "median", "missing before", "missing"),
+        "head": _DRIFT_HEAD,
         "rows": [_drift_row(row) for row in all_rows[:_MOST_ROWS]],
     }  # fmt: skip
 
@@ -199,6 +236,20 @@ def _this_run(run: ReportInput) -> Row:
     }
 
 
+def _labels(runs: Sequence[Row]) -> list[str]:
+    """Call every run by its day, and by its time too where another one began that day."""
+    labels = []
+    for row in runs:
+        # month and day, to the minute, or to the second
+        same = (
+            (end, sum(other["started"][:end] == row["started"][:end] for other in runs))
+            for end in (10, 16)
+        )
+        end = next((end for end, n in same if n == 1), 19)
+        labels.append(row["started"][5:end].replace("T", " "))
+    return labels
+
+
 def _silhouettes(runs: Sequence[Row]) -> dict[str, Any]:
     first, last = runs[0], runs[-1]
     values = [row["silhouette"] for row in runs if row["silhouette"] is not None]
@@ -218,14 +269,14 @@ def _silhouettes(runs: Sequence[Row]) -> dict[str, Any]:
             "high": max(values) + pad,
             "runs": [
                 {
-                    "label": row["started"][5:10],
+                    "label": label,
                     "started": row["started"].replace("T", " ").replace("Z", " UTC"),
                     "published": not row["status"].endswith("refused"),
                     "silhouette": row["silhouette"],
                     "words": f"{row['status']}; {row['n_clusters']} segments; churn "
                     f"{percent(row['churn'])}; largest PSI {_index(row['max_psi'])}",
                 }
-                for row in runs
+                for row, label in zip(runs, _labels(runs), strict=True)
             ]
         },
         "head": ("run", "started", "status", "rows", "segments", "silhouette", "churn",
@@ -252,7 +303,7 @@ def _sizes(runs: Sequence[Row], cluster_ids: Sequence[int]) -> dict[str, Any]:
         "x": "Run",
         "y": "Rows",
         "data": {
-            "runs": [row["started"][5:10] for row in runs],
+            "runs": _labels(runs),
             "started": [row["started"].replace("T", " ").replace("Z", " UTC") for row in runs],
             "ids": ids,
             "colors": [colors[cluster] for cluster in ids],

@@ -122,9 +122,12 @@ def draw_layers(canvas: Canvas, chart: Chart, top: float) -> None:
 
 
 def _run_labels(canvas: Canvas, frame: Frame, labels: list[str], name: str) -> None:
-    every = math.ceil(len(labels) / _MOST_LABELS)
+    wide = max(text_width(label, 11) for label in labels)
+    most = min(_MOST_LABELS, max(int((frame.right - frame.left) / (wide + 10)), 1))
+    every = math.ceil(len(labels) / most)
     for i in range(len(labels) - 1, -1, -every):
-        canvas.text(frame.x(i), frame.bottom + 14, labels[i], anchor="middle", color="muted",
+        x = min(frame.x(i), WIDTH - wide / 2 - 2)
+        canvas.text(x, frame.bottom + 14, labels[i], anchor="middle", color="muted",
                     size=11)  # fmt: skip
     x_name(canvas, frame, name)
 

@@ -14,7 +14,7 @@ from outputs.test_report import HOSTILE, Page, make_report, write
 
 from gpuseg.nightly.trend import TREND_SCHEMA
 from gpuseg.outputs.change_facts import DRIFT_SCHEMA, LINEAGE_SCHEMA, MIGRATION_SCHEMA
-from gpuseg.outputs.report_change import change_view, verdict
+from gpuseg.outputs.report_change import _labels, change_view, verdict
 from gpuseg.outputs.report_flow import flow_chart
 
 #: What rows have, as the drift table holds it and as people would read it.
@@ -162,6 +162,26 @@ def test_the_index_is_judged_by_the_usual_limits():
     ]  # fmt: skip
 
 
+def test_runs_of_one_day_are_told_apart_by_their_time():
+    began = ("2026-11-26T03:00:00Z", "2026-11-27T03:00:00Z", "2026-11-27T08:15:09Z",
+             "2026-11-27T08:15:40Z")  # fmt: skip
+    told = _labels([{"started": moment} for moment in began])
+    assert told == ["11-26", "11-27 03:00", "11-27 08:15:09", "11-27 08:15:40"]
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [("gone", "age is no longer in the table."), ("retyped", "age can no longer be read")],
+)
+def test_a_column_that_is_lost_did_not_move(status, said):
+    rows = drifted().to_pylist()
+    rows[0]["status"] = status
+    run = changed_report(drift=pa.Table.from_pylist(rows, schema=DRIFT_SCHEMA))
+    sentences = " ".join(change_view(run)["sentences"])
+    assert said in sentences.replace("\N{NO-BREAK SPACE}", " ")
+    assert "moved most" not in sentences
+
+
 # -- the page ------------------------------------------------------------------------
 
 
@@ -174,6 +194,17 @@ def test_the_section_is_there_with_its_charts_and_tables(tmp_path):
         assert (tmp_path / "plots" / f"{name}.svg").is_file()
         assert (tmp_path / "plots" / f"{name}.png").stat().st_size > 1000
     assert {"4,711", "gone rows", "this run", "refused", "8.250"} <= set(page.text)
+
+
+def test_in_a_quiet_night_a_sentence_stands_for_bars_that_nobody_would_see(tmp_path):
+    run = changed_report(drift=drifted(psi=(0.0003, 0.0001)))
+    run = replace(run, change={**run.change, "max_psi": 0.0003})
+    page = Page(write(tmp_path, run))
+    said = "No column moved: the largest population stability index is 0.000 (age)."
+    assert page.text.count(said) == 1
+    assert "4,711" in page.text  # the figures are in a table all the same
+    assert ("id", "chart-drift") not in page.attributes
+    assert not (tmp_path / "plots" / "drift.svg").exists()
 
 
 def test_without_a_run_before_the_section_is_absent(tmp_path):

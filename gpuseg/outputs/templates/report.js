@@ -385,7 +385,8 @@
   }
 
   function byRun(labels, width, x) {
-    const every = Math.ceil((labels.length * 46) / Math.max(width - 70, 60));
+    const wide = 16 + 6 * Math.max(...labels.map((label) => label.length));
+    const every = Math.ceil((labels.length * wide) / Math.max(width - 70, 60));
     const ticks = range(labels.length).filter((i) => (labels.length - 1 - i) % every === 0);
     return { label: x, domain: [-0.5, labels.length - 0.5], ticks, tickSize: 0, tickFormat: (i) => labels[i], labelAnchor: "center" };
   }
@@ -398,7 +399,7 @@
     return [{
       points, pointer: Plot.pointerX,
       options: {
-        height: 280, marginLeft: 52, marginBottom: 42, marginTop: 30,
+        height: 280, marginLeft: 52, marginRight: 30, marginBottom: 42, marginTop: 30,
         x: byRun(data.runs.map((run) => run.label), width, x),
         y: { label: y, grid: true, domain: [data.low, data.high] },
         marks: [
@@ -426,7 +427,7 @@
     return [{
       points,
       options: {
-        height: 280, marginLeft: 60, marginBottom: 42, marginTop: 30,
+        height: 280, marginLeft: 60, marginRight: 30, marginBottom: 42, marginTop: 30,
         x: byRun(data.runs, width, x), y: { label: y, grid: true },
         marks: [
           Plot.rect(points, { x1: "x1", x2: "x2", y1: "y1", y2: "y2", fill: (p) => paint(data.colors[p.place]), insetTop: 0.5 }),
