@@ -43,7 +43,8 @@ def test_the_keyboard_reads_every_band(page, open_report):
         said.append(chart.locator(".readout").text_content())
     assert (
         said[0]
-        == "segment 0 → segment 0 · 60 rows · 50 % of segment 0 before · 25 % of segment 0 now"
+        == "segment 0 → segment 0 · 60 rows · 50 % of the rows of segment 0 that are still there · "
+        "25 % of the rows of segment 0 that were there before"
     )
     assert len(set(said)) == 5
     assert any(text.startswith("new rows → segment 2 · 20 rows") for text in said)
