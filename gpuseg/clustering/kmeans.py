@@ -19,7 +19,7 @@ from gpuseg.clustering.proposals import Centres, propose
 from gpuseg.clustering.seeding import Seeder
 from gpuseg.clustering.steps_in_time import lloyd_in_time
 from gpuseg.errors import DataError, SettingsError
-from gpuseg.records import Array, KMeansFit, Progress, no_progress
+from gpuseg.records import Array, KMeansFit, Progress, no_progress, part
 from gpuseg.stages import NO_DEADLINE, Deadline
 
 #: Rows of the samples on which starts are tried, before the finalists see all rows. On the
@@ -109,22 +109,18 @@ def sweep_kmeans(
     _check(X, ks, n_init)
     coarse = {"max_iter": max_iter, "tol": COARSE * tol}
     rng = np.random.default_rng(random_state)
-    restarts, found = _search(backend, X, ks, n_init, coarse, rng, _part(progress, 0.0, 0.3))
+    restarts, found = _search(backend, X, ks, n_init, coarse, rng, part(progress, 0.0, 0.3))
     finalists = _finalists(backend, found)
     for k in ks:
         finalists[k] += list((warm_starts or {}).get(k, []))
     fine = {"max_iter": max_iter, "tol": tol * (FINE if len(X) <= LEVELS[-1] else 1)}
-    last, unfinished = _last_runs(backend, X, finalists, fine, deadline, _part(progress, 0.3, 0.9))
+    last, unfinished = _last_runs(backend, X, finalists, fine, deadline, part(progress, 0.3, 0.9))
     if unfinished:
         fine["max_iter"] = 0
     best = _never_rising(backend, X, {k: _best(last[k]) for k in ks}, fine)
     progress(1.0)
-    return {
-        k: KMeansSweepFit(
-            best[k], _stability(backend, best[k], restarts[k]), is_finished=k not in unfinished
-        )
-        for k in ks
-    }
+    stability = {k: _stability(backend, best[k], restarts[k]) for k in ks}
+    return {k: KMeansSweepFit(best[k], stability[k], k not in unfinished) for k in ks}
 
 
 def count_distinct_rows(X: Array, at_most: int) -> int:
@@ -202,11 +198,6 @@ def _check(X: Array, ks: Sequence[int], n_init: int) -> None:
         )
 
 
-def _part(progress: Progress, start: float, end: float) -> Progress:
-    """Progress of a stage that is a part of the whole."""
-    return lambda fraction: progress(start + (end - start) * fraction)
-
-
 def _search(
     backend: Backend,
     X: Array,
@@ -221,14 +212,14 @@ def _search(
     seeder = Seeder(backend.to_host(sample), ks[-1], rng)
     sequences = [seeder.sequence(ks[-1]) for _ in range(n_init)]
     starts = {k: [sequence[:k] for sequence in sequences] for k in ks}
-    restarts = _lloyd_by_k(backend, sample, starts, limits, _part(progress, 0.0, 0.3))
-    found = _improve(backend, sample, seeder, restarts, limits, rng, _part(progress, 0.3, 0.6))
+    restarts = _lloyd_by_k(backend, sample, starts, limits, part(progress, 0.0, 0.3))
+    found = _improve(backend, sample, seeder, restarts, limits, rng, part(progress, 0.3, 0.6))
     for level in LEVELS[1:]:
         if len(sample) < len(X):
             sample = X[:level]
             found = _lloyd_by_k(backend, sample, _finalists(backend, found), limits, no_progress)
             if level < LEVELS[-1]:
-                later = _part(progress, 0.6, 1.0)
+                later = part(progress, 0.6, 1.0)
                 found = _improve(backend, sample, seeder, found, limits, rng, later)
     return restarts, found
 

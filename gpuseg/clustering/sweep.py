@@ -104,8 +104,7 @@ def sweep(
         deadline=deadline,
         progress=part(progress, KMEANS_PART, 1.0),
     )
-    unfinished = [k for k in possible if not fits[k].is_finished]
-    cut = (_words_of_cut_kmeans(unfinished),) if unfinished else ()
+    cut = _words_of_cut_kmeans([k for k in possible if not fits[k].is_finished])
     return replace(scored, warnings=warnings, cut=cut + scored.cut)
 
 
@@ -334,5 +333,6 @@ def _score(
     )
 
 
-def _words_of_cut_kmeans(ks: Sequence[int]) -> str:
-    return f"k-means did not reach its end for k = {', '.join(map(str, ks))}"
+def _words_of_cut_kmeans(ks: Sequence[int]) -> tuple[str, ...]:
+    words = f"k-means did not reach its end for k = {', '.join(map(str, ks))}"
+    return (words,) if ks else ()

@@ -37,6 +37,7 @@ from gpuseg.features.prepare import (
     FittedColumn,
     decision_of,
     decisions_again,
+    feature_matrix,
     fit_column,
     marks_gaps,
     nothing_to_use,
@@ -44,7 +45,7 @@ from gpuseg.features.prepare import (
 )
 from gpuseg.features.reduction import fit_projection
 from gpuseg.features.roles import ColumnPlan, decide_column, left_out, numeric_names, plan_of
-from gpuseg.records import ColumnDecision, FeatureMatrix, Progress, Table, no_progress, part
+from gpuseg.records import FeatureMatrix, Progress, Table, no_progress, part
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def prepare(
         projected = fit_projection(backend, encoded, settings.dimension_reduction_threshold)
         encoder = Encoder(encoder.columns, projected.projection)
         warnings += projected.notes
-    return _features(backend, encoder, encoded, decisions, warnings)
+    return feature_matrix(
+        backend, encoder, encoded, None, decisions, warnings, kind=FeaturesOnWorkers
+    )
 
 
 def prepare_again(
@@ -116,27 +119,8 @@ def prepare_again(
     """Encode a table with a fitted encoder; see `features.prepare_again`."""
     encoder.features(backend, Table(table.name, table.arrow))  # refuses what does not fit
     encoded, said = _encoded(table, encoder, progress)
-    return _features(backend, encoder, encoded, decisions_again(encoder, table), said)
-
-
-def _features(
-    backend: DaskBackend,
-    encoder: Encoder,
-    encoded: Matrix,
-    decisions: tuple[ColumnDecision, ...],
-    warnings: Sequence[str],
-) -> FeatureMatrix:
-    return FeaturesOnWorkers(
-        X=encoder.project(backend, encoded),
-        encoded=encoded,
-        encoded_names=encoder.feature_names,
-        columns=encoder.column_names,
-        column_of=encoder.column_of,
-        decisions=decisions,
-        order=None,
-        encoder=encoder,
-        warnings=tuple(warnings),
-    )
+    decisions = decisions_again(encoder, table)
+    return feature_matrix(backend, encoder, encoded, None, decisions, said, kind=FeaturesOnWorkers)
 
 
 # -- columns -------------------------------------------------------------------------------

@@ -112,16 +112,7 @@ def profiles(
         table, sampled = table.take(in_table), labels[in_matrix]
         clusters = _Clusters(sampled, count_labels(sampled, n_clusters))
         notes = (f"profiles describe a fair sample of {most_rows:,} of {len(labels):,} rows",)
-    columns = []
-    for number, name in enumerate(features.columns, start=1):
-        kind, values, _warnings = features.encoder.read(table, name)
-        measures = (
-            _categorical(values.codes, values.values, clusters)
-            if kind == "categorical"
-            else _numeric(values, clusters, is_date=kind == "datetime")
-        )
-        columns.append({"feature": [name] * n_clusters, "kind": [kind] * n_clusters, **measures})
-        progress(number / len(features.columns))
+    columns = _measured(features, table, clusters, progress)
     known = {
         "cluster_id": list(range(n_clusters)),
         "share": (sizes / len(labels)).tolist(),
@@ -133,6 +124,23 @@ def profiles(
         for cluster in range(n_clusters)
     )
     return Profiles(table_of_all, tuple(traits), notes)
+
+
+def _measured(
+    features: FeatureMatrix, table: Table, clusters: _Clusters, progress: Progress
+) -> list[Measures]:
+    """Describe the clusters by one column after another."""
+    columns, n_clusters = [], len(clusters.sizes)
+    for number, name in enumerate(features.columns, start=1):
+        kind, values, _warnings = features.encoder.read(table, name)
+        measures = (
+            _categorical(values.codes, values.values, clusters)
+            if kind == "categorical"
+            else _numeric(values, clusters, is_date=kind == "datetime")
+        )
+        columns.append({"feature": [name] * n_clusters, "kind": [kind] * n_clusters, **measures})
+        progress(number / len(features.columns))
+    return columns
 
 
 def _trait(column: Measures, cluster: int, booleans: Collection[str]) -> Trait | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +78,7 @@ def prepare(
         projected = fit_projection(backend, encoded, settings.dimension_reduction_threshold)
         encoder = Encoder(encoder.columns, projected.projection)
         warnings += projected.notes
-    matrix = _feature_matrix(backend, encoder, encoded, order, decisions, warnings)
+    matrix = feature_matrix(backend, encoder, encoded, order, decisions, warnings)
     progress(1.0)
     return matrix
 
@@ -139,7 +140,7 @@ def prepare_again(
     features = encoder.features(backend, table, progress=progress, warn=warnings.append)
     order, encoded = _ordered(backend, features)
     decisions = decisions_again(encoder, table)
-    return _feature_matrix(backend, encoder, encoded, order, decisions, warnings)
+    return feature_matrix(backend, encoder, encoded, order, decisions, warnings)
 
 
 def decisions_again(encoder: Encoder, table: Table) -> tuple[ColumnDecision, ...]:
@@ -186,15 +187,25 @@ def _of_all_rows(
     return decisions, encoder.features(backend, table), words
 
 
-def _feature_matrix(
+def feature_matrix(
     backend: Backend,
     encoder: Encoder,
     encoded: Array,
     order: Any,
     decisions: tuple[ColumnDecision, ...],
-    warnings: list[str],
+    warnings: Sequence[str],
+    *,
+    kind: type[FeatureMatrix] = FeatureMatrix,
 ) -> FeatureMatrix:
-    return FeatureMatrix(
+    """Put a table's features together, projected where the encoder does that.
+
+    Parameters
+    ----------
+    encoded : Array of shape (n_samples, n_encoded), float32
+    order
+        See `FeatureMatrix`; None where `kind` knows the order otherwise.
+    """
+    return kind(
         X=encoder.project(backend, encoded),
         encoded=encoded,
         encoded_names=encoder.feature_names,

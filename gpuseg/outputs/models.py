@@ -25,6 +25,7 @@ from gpuseg.errors import GpusegError, ModelError, did_you_mean
 from gpuseg.explained import Segment
 from gpuseg.outputs.durable import replace_file, writing
 from gpuseg.outputs.json_safe import json_safe
+from gpuseg.outputs.locking import model_lock
 from gpuseg.outputs.manifest import read_manifest
 from gpuseg.outputs.model_checks import (
     KINDS,
@@ -225,8 +226,14 @@ def rename_segment(runs_dir: Path, name: str, cluster_id: int, called: str) -> S
     ModelError
         If there is no such model, it is damaged, or it is older than names.
     SinkError
-        If the disk refuses.
+        If the disk refuses, or a run is under way, which would not carry the name on.
     """
+    load_model(runs_dir, name)  # before the lock, which would make a folder
+    with model_lock(runs_dir, name):
+        return _renamed(runs_dir, name, cluster_id, called)
+
+
+def _renamed(runs_dir: Path, name: str, cluster_id: int, called: str) -> StoredModel:
     model = load_model(runs_dir, name)
     called = check_segment_name(model.segments, cluster_id, called, model.name)
     names = {s.cluster_id: s.name for s in model.segments if s.name != s.draft}

@@ -74,3 +74,15 @@ def test_a_locked_database_changes_nothing(gpuseg, folder, held):
     assert f"is locked by process {pid}; close it there and run again" in said
     (folder / "log.txt").unlink()
     assert contents(folder) == before
+
+
+def test_a_name_is_not_given_while_a_run_is_at_work(gpuseg, folder, held):
+    pid = held(LOCK)
+    before = contents(folder)
+    assert gpuseg(folder, ["models", "rename", "m", "0", "Ours"]) == 4
+    said = (folder / "log.txt").read_text()
+    assert f"another run of the model 'm' is at work: process {pid}" in said
+    (folder / "log.txt").unlink()
+    assert contents(folder) == before
+    assert gpuseg(folder, ["models", "rename", "nobody", "0", "Ours"]) == 2
+    assert not (folder / "gpuseg_runs" / "nobody").exists()

@@ -77,8 +77,9 @@ DIGEST_ROW_BYTES = 6 * 8
 COLUMNS_SHARE = 0.25
 
 #: Arrays of 8 bytes a row that are alive while a column is fitted: a date's sorted values
-#: and its cycles are the most, as measured with NumPy (a test repeats it).
-FIT_ARRAYS = 11
+#: and its cycles are the most, as measured with NumPy (a test repeats it); and the copy that
+#: sorting makes on a device.
+FIT_ARRAYS = 9
 
 #: cuDF's own work while it decodes a value: a copy of the page, compressed and not (an
 #: estimate). Of text, also the offsets of lines and fields.
