@@ -4,8 +4,8 @@
     python bench/scale.py --rows 100000,1000000 --threads 1,2 --out bench/results/scale.json
 
 Each size is a run of the command in a process of its own, on a Parquet file made in blocks,
-with a memory limit. Its resident memory is looked at every `PAUSE_SECONDS`, and what
-``gpuseg plan`` said before is kept beside. Growth exponents are slopes of log against log:
+with a memory limit. Its resident memory is watched, and what ``gpuseg plan`` said before is
+kept beside. Growth exponents are slopes of log against log:
 1 is linear in the rows.
 """
 
@@ -17,7 +17,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,55 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from child import watched
 from scale_table import write_table
 
 LIBRARIES = ("gpuseg", "numpy", "numba", "pyarrow", "duckdb", "polars", "scikit-learn")
-PAUSE_SECONDS = 0.25
 N_COLUMNS = 20
-
-#: Points of a memory curve that are kept.
-CURVE_POINTS = 400
-
-
-def resident(pid: int) -> tuple[float, float] | None:
-    """Return the anonymous memory of a process, and pages of files that it has mapped, in MiB."""
-    try:
-        facts = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return None
-    found = dict(re.findall(r"(RssAnon|RssFile):\s+(\d+) kB", facts))
-    return (int(found["RssAnon"]) / 1024, int(found["RssFile"]) / 1024) if found else None
-
-
-def watched(command: list[str], threads: int, log: Path) -> dict[str, Any]:
-    """Run a command; return its output, wall time, peak and memory curve."""
-    begin, curve = time.perf_counter(), []
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=os.environ | {"GPUSEG_THREADS": str(threads)},
-        )
-        while True:
-            memory = resident(process.pid)
-            if memory is not None:
-                curve.append((round(time.perf_counter() - begin, 2), *np.round(memory, 1).tolist()))
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
-            time.sleep(PAUSE_SECONDS)
-    seconds = time.perf_counter() - begin
-    output = process.stdout.read().decode() if process.stdout else ""
-    if status != 0:
-        sys.exit(f"{command[2:4]} failed:\n{log.read_text()[-3000:]}")
-    return {
-        "seconds": seconds,
-        "peak_mib": usage.ru_maxrss / 1024,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "curve": curve[:: max(1, len(curve) // CURVE_POINTS)],
-        "result": json.loads(output),
-    }
 
 
 def gpuseg(command: str, source: Path, folder: Path, memory: str) -> list[str]:
@@ -91,9 +46,10 @@ def measure(
 ) -> dict[str, Any]:
     """Plan a run, make it, and put both side by side; keep its log and report if asked to."""
     log = folder / "progress.log"
-    plan = watched(gpuseg("plan", source, folder, memory), threads, log)["result"]
-    ran = watched(gpuseg("run", source, folder, memory), threads, log)
-    result = ran.pop("result")
+    limit = {"GPUSEG_THREADS": str(threads)}
+    plan = json.loads(watched(gpuseg("plan", source, folder, memory), log, **limit)["output"])
+    ran = watched(gpuseg("run", source, folder, memory), log, **limit)
+    result = json.loads(ran.pop("output"))
     manifest = json.loads((Path(result["run_dir"]) / "manifest.json").read_text())
     predicted = max(stage["memory_bytes"] for stage in plan["stages"]) / 2**20
     (folder / "out.parquet").unlink()

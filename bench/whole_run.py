@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from child import watched
 from sklearn.metrics import adjusted_rand_score
 
 LIBRARIES = ("gpuseg", "numpy", "numba", "scikit-learn", "shap", "pandas", "polars")
@@ -43,16 +43,10 @@ def customers(n_rows: int, seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame(X, schema=[f"c{i}" for i in range(N_COLUMNS)]).fill_nan(None)
 
 
-def measure(command: list[str]) -> dict[str, float]:
+def measure(command: list[str], folder: Path) -> dict[str, float]:
     """Run a command; return its wall time and the peak resident memory of its process."""
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    errors = process.stderr.read() if process.stderr else b""
-    _pid, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - begin
-    if status != 0:
-        sys.exit(f"{command[:3]} failed:\n{errors.decode()}")
-    return {"seconds": seconds, "peak_mib": usage.ru_maxrss / 1024}
+    ran = watched(command, folder / "errors.log")
+    return {name: ran[name] for name in ("seconds", "peak_mib")}
 
 
 def gpuseg_command(source: Path, folder: Path) -> list[str]:
@@ -68,8 +62,8 @@ def compare(n_rows: int, folder: Path) -> dict[str, Any]:
     """Measure both on one table; refuse to time a wrong answer."""
     source = folder / "customers.parquet"
     customers(n_rows).write_parquet(source)
-    ours = measure(gpuseg_command(source, folder))
-    naive = measure([sys.executable, str(NAIVE), str(source), str(folder)])
+    ours = measure(gpuseg_command(source, folder), folder)
+    naive = measure([sys.executable, str(NAIVE), str(source), str(folder)], folder)
     found = json.loads((folder / "naive.json").read_text())
     k_scores = pl.read_parquet(folder / "k.parquet")
     check_answer(k_scores, found, folder)
@@ -125,7 +119,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as warm:  # compile once, outside the measurement
         source = Path(warm) / "warm.parquet"
         customers(500).write_parquet(source)
-        measure(gpuseg_command(source, Path(warm)))
+        measure(gpuseg_command(source, Path(warm)), Path(warm))
     rows = []
     for n_rows in sizes:
         with tempfile.TemporaryDirectory() as folder:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from gpuseg.records import Progress, StageCost
@@ -119,6 +121,16 @@ class Stages:
 
 def peak_bytes() -> int:
     """Return the largest resident size of this process so far, in bytes; 0 if unknown."""
+    try:
+        facts = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return _peak_of_usage()
+    found = re.search(r"VmHWM:\s+(\d+) kB", facts)
+    return int(found[1]) * 1024 if found else _peak_of_usage()
+
+
+def _peak_of_usage() -> int:
+    """Return what the system accounts; on Linux that may be the peak of who started us."""
     try:
         import resource
     except ImportError:  # Windows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -64,14 +63,23 @@ def source(tmp_path_factory):
     return path
 
 
+#: Starts a command and writes its peak to a file. A small process does it, because on Linux a
+#: child's ``ru_maxrss`` begins with the peak of who started it, and the tests' own is large.
+LAUNCHER = """
+import pathlib, resource, subprocess, sys
+code = subprocess.run(sys.argv[2:]).returncode
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+pathlib.Path(sys.argv[1]).write_text(str(peak))
+sys.exit(code)
+"""
+
+
 def gpuseg(folder, *arguments):
+    peak = folder.parent / f"{folder.name}.peak"
     command = [sys.executable, "-m", "gpuseg", *arguments, "--backend", "numpy", "--json"]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with process.stdout, process.stderr:
-        output, errors = process.stdout.read(), process.stderr.read()
-    _pid, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return output, errors.decode(), process.returncode, usage.ru_maxrss * 1024
+    launched = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(peak), *command]
+    ran = subprocess.run(launched, cwd=folder, capture_output=True)
+    return ran.stdout, ran.stderr.decode(), ran.returncode, int(peak.read_text())
 
 
 def test_a_run_takes_what_was_planned(source, tmp_path):
@@ -90,6 +98,19 @@ def test_a_run_takes_what_was_planned(source, tmp_path):
     )
     assert code == 0, errors
     assert predicted == pytest.approx(peak, rel=0.25)
+    stages = json.loads(next(tmp_path.rglob("manifest.json")).read_text())["stages"]
+    assert max(stage["peak_bytes"] for stage in stages.values()) == pytest.approx(peak, rel=0.05)
+
+
+def test_the_peak_is_of_this_program_not_of_the_one_that_started_it():
+    """`bytearray` makes the starting process larger than the started one will ever be."""
+    starter = (
+        "import subprocess, sys; large = bytearray(600 * 2**20); "
+        "subprocess.run([sys.executable, '-c', 'from gpuseg.stages import peak_bytes; "
+        "print(peak_bytes())'])"
+    )
+    ran = subprocess.run([sys.executable, "-c", starter], capture_output=True, text=True)
+    assert 2**20 < int(ran.stdout) < 300 * 2**20
 
 
 @pytest.mark.parametrize(
