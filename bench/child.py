@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,23 +41,37 @@ def resident(pid: int) -> Resident | None:
     return Resident(*(int(found[name]) / 1024 for name in ("VmHWM", "RssAnon", "RssFile")))
 
 
+def family(pid: int) -> Iterator[int]:
+    """Give a process and all that it started."""
+    yield pid
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = path.read_text().split()
+        except OSError:  # it has just ended
+            continue
+        for child in children:
+            yield from family(int(child))
+
+
 def watched(command: list[str], errors: Path, **environment: str) -> dict[str, Any]:
     """Run a command; return its output, wall and CPU seconds, peak and memory curve.
 
-    What it writes to stderr goes to the file `errors`; its end is shown if the command fails.
+    CPU seconds include processes that it started; their peaks stand beside its own. What it
+    writes to stderr goes to the file `errors`, whose end is shown if the command fails.
     """
-    begin, curve, peak = time.perf_counter(), [], 0.0
+    begin, curve, peaks = time.perf_counter(), [], dict[int, float]()
     with errors.open("w") as stderr:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=stderr, env=os.environ | environment
         )
         while True:
-            memory = resident(process.pid)
-            if memory is not None:
-                peak, second = memory.peak, time.perf_counter() - begin
-                curve.append(
-                    (round(second, 2), round(memory.anonymous, 1), round(memory.mapped, 1))
-                )
+            for member in family(process.pid):
+                memory = resident(member)
+                if memory is not None:
+                    peaks[member] = memory.peak
+                if memory is not None and member == process.pid:
+                    point = (time.perf_counter() - begin, memory.anonymous, memory.mapped)
+                    curve.append(tuple(round(value, 2) for value in point))
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
@@ -67,7 +82,8 @@ def watched(command: list[str], errors: Path, **environment: str) -> dict[str, A
         sys.exit(f"{command[:4]} failed:\n{errors.read_text()[-3000:]}")
     return {
         "seconds": seconds,
-        "peak_mib": peak,
+        "peak_mib": peaks.pop(process.pid, 0.0),
+        "children_peak_mib": sorted(round(peak, 1) for peak in peaks.values()),
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "curve": curve[:: max(1, len(curve) // CURVE_POINTS)],
         "output": output,

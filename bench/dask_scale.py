@@ -1,115 +1,107 @@
-"""One worker against two: the same table, the same result, how long each stage takes.
+"""One table on this machine alone, on one Dask worker and on two: how long, the same result.
 
-``python -m bench.dask_scale --rows 1000000 --out bench/results/dask_scale.json``. Each worker is a
-process with one thread; the client and the scheduler run beside them on the same machine.
+    python bench/dask_scale.py --quick
+    python bench/dask_scale.py --rows 2000000 --out bench/results/dask_scale.json
+
+Each run is the command in a process of its own. A worker is a process with one thread; the
+client and the scheduler run beside them on the same machine. Without Dask the run has as many
+threads as the other has workers. Results are compared before times are shown.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
+import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from gpuseg.distributed.rooms import place_on
+import polars as pl
+from child import watched
+from scale import facts
+from scale_table import write_table
 
-from gpuseg import pipeline
-from gpuseg.clustering.choice import choose
-from gpuseg.distributed.cluster import cluster_of
-from gpuseg.features import FeatureSettings
-from gpuseg.records import no_progress
-from gpuseg.settings import resolve
+#: Relative difference of silhouettes that only sums in another order explain.
+TOLERANCE = 1e-4
 
-GROUP_ROWS = 1 << 17
+#: Of the rows, at least as many are in the same segment.
+SAME_ROWS = 0.999
 
 
-def write_customers(path: Path, n_rows: int, n_columns: int) -> None:
-    """Write customers of five overlapping kinds, a row group at a time."""
-    rng = np.random.default_rng(0)
-    centres = rng.normal(0, 2.5, (5, n_columns))
-    schema = pa.schema([(f"x{i}", pa.float32()) for i in range(n_columns)])
-    with pq.ParquetWriter(path, schema) as writer:
-        for first in range(0, n_rows, GROUP_ROWS):
-            size = min(GROUP_ROWS, n_rows - first)
-            X = centres[rng.integers(0, 5, size)] + rng.normal(size=(size, n_columns))
-            columns = [pa.array(column.astype(np.float32)) for column in X.T]
-            writer.write_table(pa.table(columns, schema=schema))
-
-
-def measure(path: Path, n_workers: int) -> dict[str, object]:
-    """Read, prepare, sweep, choose and write on so many workers."""
-    settings = resolve({"input_table": str(path), "dask": f"local:{n_workers}",
-                        "backend": "numpy", "output_table": f"{path}.out/"})  # fmt: skip
-    seconds, begin = {}, time.perf_counter()
-
-    def lap(stage: str) -> None:
-        nonlocal begin
-        seconds[stage] = round(time.perf_counter() - begin, 2)
-        begin = time.perf_counter()
-
-    with cluster_of(settings) as cluster:
-        place = place_on(cluster)
-        backend, rooms = place.engine.backend, place.rooms
-        lap("start")
-        table = rooms.read(settings, no_progress)
-        features = rooms.prepare(backend, table, FeatureSettings.of(settings))
-        backend.covariance(features.X)  # waits for the rows to be encoded
-        lap("prepare")
-        swept = rooms.sweep(backend, features.X, settings.k_values, n_init=10, random_state=0)
-        choice = choose(backend, features.X, swept)
-        lap("sweep")
-        labels = backend.to_host(choice.fit.labels)
-        lap("labels")
-        rows = table.with_columns({"cluster_id": pa.array(labels)})
-        pipeline.publish([pipeline.Output(pipeline.locate(f"{path}.out/"), rows)])
-        lap("write")
-        peaks = cluster.on_every_worker(_peak_bytes)
+def measure(source: Path, n_rows: int, on_dask: bool, n: int, folder: Path) -> dict[str, Any]:
+    """Run the command on so many workers, or threads; return what it took and what it found."""
+    output = folder / "out.parquet"
+    command = [
+        *(sys.executable, "-m", "gpuseg", "run", "--input-table", str(source)),
+        *("--output-table", str(output), "--runs-dir", str(folder / "runs")),
+        *("--export-k-scores", str(folder / "k.parquet"), "--backend", "numpy", "--json"),
+        *(("--dask", f"local:{n}") if on_dask else ()),
+    ]
+    ran = watched(command, folder / "log", GPUSEG_THREADS=str(1 if on_dask else n))
+    result = json.loads(ran["output"])
+    manifest = json.loads((Path(result["run_dir"]) / "manifest.json").read_text())
     return {
-        "n_workers": n_workers,
-        "n_partitions": len(table.partitions),
-        "seconds": seconds,
-        "peak_bytes_of_workers": sorted(peaks.values()),
-        "peak_bytes_of_client": _peak_bytes(),
-        "n_clusters": choice.n_clusters,
-        "silhouette": swept.scores[choice.n_clusters].silhouette,
-        "cluster_sizes": np.bincount(labels).tolist(),
+        "n_rows": n_rows,
+        "where": "Dask workers" if on_dask else "threads of one process",
+        "n": n,
+        "seconds": ran["seconds"],
+        "cpu_seconds": ran["cpu_seconds"],
+        "peak_mib": ran["peak_mib"],
+        "children_peak_mib": ran["children_peak_mib"],
+        "stages": {name: cost["seconds"] for name, cost in manifest["stages"].items()},
+        "n_clusters": result["n_clusters"],
+        "silhouette": result["silhouette"],
+        "cluster_sizes": result["cluster_sizes"],
+        "labels": pl.read_parquet(output, columns=["cluster_id"])["cluster_id"],
     }
 
 
-def _peak_bytes() -> int:
-    from gpuseg.stages import peak_bytes
+def check_same(run: dict[str, Any], first: dict[str, Any]) -> None:
+    """Stop unless both chose the same k with the same rows in the segments."""
+    same = float((run["labels"] == first["labels"]).mean() or 0.0)
+    difference = abs(run["silhouette"] / first["silhouette"] - 1)
+    if run["n_clusters"] != first["n_clusters"] or difference > TOLERANCE or same < SAME_ROWS:
+        sys.exit(
+            f"different results on {run['n']} {run['where']}: k = {run['n_clusters']} and "
+            f"{first['n_clusters']}, silhouettes {run['silhouette']} and {first['silhouette']}, "
+            f"{same:.2%} of the rows in the same segment"
+        )
+    run["same_rows"] = same
 
-    return peak_bytes()
+
+def show(run: dict[str, Any]) -> None:
+    children = ", ".join(f"{peak:,.0f}" for peak in run["children_peak_mib"])
+    print(
+        f"{run['n_rows']:>12,} rows, {run['n']} {run['where']:<22} {run['seconds']:>7.1f} s "
+        f"{run['peak_mib']:>7,.0f} MiB, children {children or 'none'}; "
+        + ", ".join(f"{name} {seconds:.1f}" for name, seconds in run["stages"].items()),
+        flush=True,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--columns", type=int, default=20)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="50,000 rows only")
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--workers", default="1,2")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    options = parser.parse_args()
+    n_rows = 50_000 if options.quick else options.rows
+    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "customers.parquet"
-        write_customers(path, asked.rows, asked.columns)
-        runs = [measure(path, n_workers) for n_workers in asked.workers]
-    found = {
-        "n_rows": asked.rows,
-        "n_columns": asked.columns,
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": platform.machine(),
-        "runs": runs,
-    }
-    text = json.dumps(found, indent=1)
-    if asked.out:
-        asked.out.write_text(f"{text}\n", encoding="utf-8")
-    print(text)
+        source = Path(folder) / "rows.parquet"
+        write_table(source, n_rows)
+        for on_dask in (False, True):
+            for n in map(int, options.workers.split(",")):
+                work = Path(folder) / f"{on_dask}{n}"
+                work.mkdir()
+                runs.append(measure(source, n_rows, on_dask, n, work))
+                check_same(runs[-1], runs[0])
+                show(runs[-1])
+    if options.out:
+        kept = [{name: value for name, value in r.items() if name != "labels"} for r in runs]
+        options.out.write_text(json.dumps(facts() | {"runs": kept}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

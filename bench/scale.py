@@ -135,7 +135,10 @@ def main() -> None:
             if not source.exists():
                 write_table(source, n_rows)
             for threads in map(int, options.threads.split(",")):
-                run = measure(source, n_rows, threads, options.memory, Path(folder), options.keep)
+                work = Path(folder) / f"threads{threads}"  # none finds a model of the other
+                work.mkdir()
+                run = measure(source, n_rows, threads, options.memory, work, options.keep)
+                shutil.rmtree(work)
                 runs.append(run | {"note": options.note})
                 show(run)
     if options.out:

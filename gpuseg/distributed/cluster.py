@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -31,6 +32,9 @@ CONNECT_SECONDS = 10.0
 
 #: How often a wait for results looks whether the cluster is still there.
 LOOK_SECONDS = 1.0
+
+#: What all tasks of a batch share goes to the workers once from this size on, not with each task.
+SHARED_BYTES = 1 << 16
 
 #: Partial results that are added up by one task; more are added up in rounds.
 FAN_IN = 16
@@ -89,13 +93,24 @@ class Cluster:
         parts
             Sequences of equal length; futures in them stand for their results.
         """
+        from dask.sizeof import sizeof
+
         self._batch += 1
         name, _, detail = stage.partition(":")
         group = f"gpuseg {name}-{self._batch}{self._run}{detail}"
         keys = [(group, number) for number in range(len(parts[0]))]
+        large = {name: value for name, value in common.items() if sizeof(value) >= SHARED_BYTES}
         with self._errors(), warnings.catch_warnings():
             # what all tasks share may be some megabytes: a sample of rows
             warnings.filterwarnings("ignore", message="Sending large graph")
+            if large:
+                # left to itself, Dask calls them by their bare names, so that the rows of one
+                # batch would pass for the rows of the next; as a task of this batch they are
+                # also computed anew when a worker is lost, which scattered data is not
+                shared = self.client.submit(dict, large, key=(group, "shared"), pure=False)
+                parts = (*parts, [shared] * len(keys))
+                common = {n: v for n, v in common.items() if n not in large}
+                function = functools.partial(_with_shared, function)
             futures: list[Any] = self.client.map(function, *parts, key=keys, pure=False, **common)
         return futures
 
@@ -197,6 +212,12 @@ class Cluster:
 
 
 _LOST = "the Dask cluster is lost: {}. Nothing was published; it is safe to run again"
+
+
+def _with_shared(function: Callable[..., Any], *parts: Any, **common: Any) -> Any:
+    """Call a function with what all tasks of its batch share, which comes last."""
+    *own, shared = parts
+    return function(*own, **common, **shared)
 
 
 def _added_up(parts: Sequence[Any], add: Callable[[Any, Any], Any]) -> Any:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from gpuseg.change import Change, GateCheck, Verdict
 from gpuseg.outputs.models import StoredModel
+from gpuseg.outputs.past_run import PastRun
 from gpuseg.outputs.reuse import problem_of_current, was_published
 from gpuseg.records import Segmentation
 from gpuseg.settings import PARAMETERS, Settings
@@ -37,7 +38,8 @@ class Evidence(NamedTuple):
     max_psi_status, max_psi_kind
         Of that column, as the drift table has them.
     is_first
-        Whether no run of that model was published before.
+        Whether no run of that model was published before, or one that continued none is done
+        again.
     is_fitted
         Whether the segments are new; else a stored model placed the rows.
     earlier_problem
@@ -60,10 +62,23 @@ class Evidence(NamedTuple):
 
 
 def gated(
-    settings: Settings, result: Segmentation, earlier: StoredModel | None, *, is_fitted: bool
+    settings: Settings,
+    result: Segmentation,
+    earlier: StoredModel | None,
+    *,
+    is_fitted: bool,
+    past: PastRun | None = None,
 ) -> Segmentation:
-    """Return the result with the gate's verdict, and what it found among the warnings."""
-    is_first = not was_published(settings, result.model_name)
+    """Return the result with the gate's verdict, and what it found among the warnings.
+
+    Parameters
+    ----------
+    past
+        A run that is done again. One that continued none was judged as a first run, and is
+        judged so again: it has nothing to be compared with.
+    """
+    is_first_again = past is not None and past.earlier_run_id is None
+    is_first = is_first_again or not was_published(settings, result.model_name)
     evidence = evidence_of(result, earlier, is_first=is_first, is_fitted=is_fitted)
     if earlier is None:
         # what can be done about it is said by the refusal

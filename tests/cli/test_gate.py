@@ -303,6 +303,19 @@ def test_a_past_run_is_done_again_with_the_same_result(nights):
     assert "run 2" not in again.stderr  # nothing differs, so nothing is said of that run
 
 
+def test_a_first_run_with_limits_is_done_again_as_a_first_run(tmp_path):
+    """It continued none then and continues none now; that another is current changes nothing."""
+    customers(200, 1).write_parquet(tmp_path / "customers.parquet")
+    limits = ("--max-churn", "0.2", "--max-psi", "0.5", "--model-name", "m", "--json", "--quiet")
+    table = ("--input-table", "customers.parquet", "--rowid-column", "id")
+    first, second = (gpuseg(tmp_path, "run", *table, *limits) for _night in range(2))
+    assert second.returncode == 0, second.stderr
+    folder = json.loads(first.stdout)["run_dir"]
+    again = gpuseg(tmp_path, "run", "--from-manifest", folder, "--json", "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["silhouette"] == json.loads(first.stdout)["silhouette"]
+
+
 def test_a_manifest_alone_says_what_differs(nights, tmp_path):
     folder, kept = nights
     second = json.loads(kept[1][0].stdout)

@@ -231,6 +231,33 @@ def test_a_step_of_kmeans_says_which(cluster):
 # -- what goes wrong ---------------------------------------------------------------------
 
 
+def _product(part, on, factors):
+    return on, float(part * factors.sum())
+
+
+def test_large_values_that_tasks_share_are_those_of_their_batch(cluster):
+    """Both batches are under way at once; Dask alone would take the values of the first."""
+    assert clusters.SHARED_BYTES < 8 * 50_000
+    batches = [
+        cluster.each("sample", _product, [1, 2, 3], on="a", factors=np.full(50_000, float(value)))
+        for value in (1, 5)
+    ]
+    assert cluster.results(batches[0]) == [("a", part * 50_000.0) for part in (1, 2, 3)]
+    assert cluster.results(batches[1]) == [("a", part * 250_000.0) for part in (1, 2, 3)]
+
+
+def test_rounds_of_many_chosen_rows_end(cluster, alone):
+    """The rows that meet all others are more than Dask sends along with each task."""
+    settings = settings_of(CARDS, backend="numpy", sample_size=2000)
+    _features, swept, choice, labels = alone(settings)
+    there = fitted(place_on(cluster, n_partitions=3), settings)
+    assert clusters.SHARED_BYTES < 4 * 2000 * there[0].X.shape[1]
+    assert there[2].n_clusters == choice.n_clusters
+    assert (there[3] != labels).mean() < 1e-3
+    for k, score in swept.scores.items():
+        assert there[1].scores[k].silhouette == pytest.approx(score.silhouette, rel=1e-3)
+
+
 def test_a_worker_that_is_killed_in_the_middle_changes_nothing(adults, alone, monkeypatch, caplog):
     settings = settings_of(adults, **ON_WORKERS, sample_size=300)
     *_rooms, labels = alone(settings_of(adults, backend="numpy", sample_size=300))
