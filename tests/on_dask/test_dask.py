@@ -251,7 +251,7 @@ def test_rounds_of_many_chosen_rows_end(cluster, alone):
     settings = settings_of(CARDS, backend="numpy", sample_size=2000)
     _features, swept, choice, labels = alone(settings)
     there = fitted(place_on(cluster, n_partitions=3), settings)
-    assert clusters.SHARED_BYTES < 4 * 2000 * there[0].X.shape[1]
+    assert 4 * 2000 * there[0].X.shape[1] > clusters.SHARED_BYTES
     assert there[2].n_clusters == choice.n_clusters
     assert (there[3] != labels).mean() < 1e-3
     for k, score in swept.scores.items():
