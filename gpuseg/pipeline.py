@@ -179,7 +179,7 @@ def _published(
     """Keep the run, and publish it unless the gate refused."""
     is_refused = result.gate is not None and not result.gate.passed
     with stages.stage("publish") as stage:
-        result = keep_run(result, rows, seen, settings, destinations)
+        result = keep_run(result, rows, seen, settings, destinations, stage.progress)
         stage.detail = "refused by the gate" if is_refused else destinations.summary
     with after_publishing() if not is_refused else nullcontext():
         try:
@@ -273,7 +273,7 @@ def _assign(
     if settings.output_table is None:
         return replace(result, table=here(result.table))
     with stages.stage("publish") as stage:
-        destinations.publish(result)
+        destinations.publish(result, stage.progress)
         stage.detail = destinations.summary
     return replace(result, output_table=settings.output_table)
 

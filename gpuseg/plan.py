@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuseg import pipeline
+from gpuseg.backends.cpu.threads import thread_count
 from gpuseg.backends.gpu.memory import in_units
 from gpuseg.backends.select import in_host_memory, select_backend
 from gpuseg.clustering.sweep import silhouette_work
@@ -170,6 +171,7 @@ def memory_work(settings: Settings, seen: TableSummary, trial: Segmentation) -> 
         n_features=trial.n_features,
         k_values=tuple(settings.k_values),
         n_scored=work.n_scored,
+        n_threads=thread_count(),
     )
 
 

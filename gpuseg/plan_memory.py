@@ -22,13 +22,16 @@ BASE_BYTES = 260 << 20
 PREPARING_BYTES = 320 << 20
 LATER_BYTES = 430 << 20
 
-#: A forest on 100,000 rows and its explanation, for each encoded feature, and the rest.
-FOREST_BYTES_PER_FEATURE = 2 << 20
-FOREST_BYTES = 110 << 20
+#: A forest on 100,000 rows and its explanation: for each encoded feature, and for each thread.
+FOREST_BYTES_PER_FEATURE = 1 << 20
+FOREST_BYTES_PER_THREAD = 25 << 20
 FOREST_ROWS = 100_000
 
 #: For a row and column that rules look at: its value, its cells, and what DuckDB keeps.
-RULE_BYTES = 20
+RULE_BYTES = 13
+
+#: Charts, tables and pictures of the report.
+REPORT_BYTES = 70 << 20
 
 #: For a row of a block that chosen rows are compared with, besides its features and labels.
 CHUNK_ROW_BYTES = 80
@@ -50,6 +53,7 @@ class MemoryWork(NamedTuple):
     n_features: int  # after a projection, if there is one
     k_values: tuple[int, ...]
     n_scored: int
+    n_threads: int
 
 
 class _Stage(NamedTuple):
@@ -113,7 +117,8 @@ def _stages(of: MemoryWork, budget_bytes: int) -> dict[str, _Stage]:
     met = min(n, CHUNK_ROWS)
     scoring = met * (4 * of.n_features + CHUNK_ROW_BYTES) + 16 * of.n_scored * sum(of.k_values)
     rules = min(n, MAX_ROWS) * of.n_columns * RULE_BYTES
-    forest = min(1.0, n / FOREST_ROWS) * FOREST_BYTES_PER_FEATURE * of.n_encoded + FOREST_BYTES
+    forest = min(1.0, n / FOREST_ROWS) * FOREST_BYTES_PER_FEATURE * of.n_encoded
+    forest += FOREST_BYTES_PER_THREAD * of.n_threads
     written = of.table_bytes * min(1.0, WRITTEN_ROWS / max(n, 1))
     return {
         "read": _Stage(0, block, BASE_BYTES),
@@ -124,5 +129,5 @@ def _stages(of: MemoryWork, budget_bytes: int) -> dict[str, _Stage]:
         ),
         "sweep": _Stage(kept + max(labels, 16 * n + n_k * n), max(panels, scoring)),
         "explain": _Stage(kept + 8 * n, forest + max(0.6 * column, rules)),
-        "publish": _Stage(kept + 4 * n, FOREST_BYTES + 1.5 * written),
+        "publish": _Stage(kept + 4 * n, REPORT_BYTES + 1.5 * written),
     }

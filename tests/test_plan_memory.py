@@ -27,6 +27,7 @@ def work(n_rows, *, width=150, n_features=30):
         n_features=n_features,
         k_values=tuple(range(2, 10)),
         n_scored=2000,
+        n_threads=2,
     )
 
 

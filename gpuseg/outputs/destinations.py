@@ -21,7 +21,7 @@ from gpuseg.outputs.results import (
 )
 from gpuseg.outputs.run_folder import ROWS
 from gpuseg.outputs.segments import segments_table
-from gpuseg.records import Segmentation, Table
+from gpuseg.records import Progress, Segmentation, Table
 from gpuseg.settings import Settings
 from gpuseg.tables import Location, Output, check_output, locate, publish
 
@@ -115,7 +115,7 @@ class Destinations:
             found[ROWS] = Output(self.rows, result.table, append=self.settings.appends)
         return found
 
-    def publish(self, result: Segmentation) -> None:
+    def publish(self, result: Segmentation, progress: Progress) -> None:
         """Write every result that was asked for to its place; all of them, or none.
 
         Raises
@@ -123,7 +123,7 @@ class Destinations:
         SettingsError, DataError, SinkError
             As `tables.publish`; the previous tables stand.
         """
-        publish(list(self.outputs(result).values()))
+        publish(list(self.outputs(result).values()), progress=progress)
 
     def written(self, result: Segmentation) -> list[Written]:
         """Return what `publish` writes, for the manifest."""

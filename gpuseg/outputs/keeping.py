@@ -36,7 +36,7 @@ from gpuseg.outputs.publication import publish_run
 from gpuseg.outputs.report import REPORT, ReportInput, write_report
 from gpuseg.outputs.run_folder import ROWS, RunFolder, table_files
 from gpuseg.outputs.sketch import Sketch
-from gpuseg.records import Segmentation, Table
+from gpuseg.records import Progress, Segmentation, Table, no_progress, part
 from gpuseg.settings import Settings
 from gpuseg.tables import publishing
 
@@ -53,6 +53,7 @@ def keep_run(
     sketch: Sketch,
     settings: Settings,
     destinations: Destinations,
+    progress: Progress = no_progress,
 ) -> Segmentation:
     """Write the run folder, publish the tables, and make the model the current one.
 
@@ -83,7 +84,8 @@ def keep_run(
             report=str(folder.path / REPORT),
             output_table=_rows_place(folder, result, destinations),
         )
-        _fill(folder, result, table, sketch, settings, destinations)
+        half = part(progress, 0.0, 0.5)
+        _fill(folder, result, table, sketch, settings, destinations, half)
         publishing.reached("run folder")
         if _is_refused(result):
             folder.complete()
@@ -94,6 +96,7 @@ def keep_run(
             folder.run_id,
             destinations.outputs(result),
             complete=folder.complete,
+            progress=part(progress, 0.5, 1.0),
         )
     with after_publishing():
         _record_left(folder.path, left)
@@ -132,14 +135,16 @@ def _fill(
     sketch: Sketch,
     settings: Settings,
     destinations: Destinations,
+    progress: Progress,
 ) -> None:
     save_model(folder.partial, result.model)
     for name, contents in result_tables(result).items():
         folder.write_table(name, contents)
     if destinations.rows is None:
-        folder.write_table(ROWS, result.table)  # for others too, so it is Parquet in any case
+        # for others too, so it is Parquet in any case
+        folder.write_table(ROWS, result.table, progress)
     else:
-        folder.write_rows(result.table)
+        folder.write_rows(result.table, progress)
     if result.footprint is not None:
         for name, text in result.footprint.texts.items():
             folder.write_text(name, text)

@@ -13,6 +13,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from gpuseg.outputs.manifest import MANIFEST
 from gpuseg.outputs.model_names import check_run_id, model_folder, refuse_link
 from gpuseg.outputs.models import champion, promote
 from gpuseg.outputs.run_folder import partial_of, read_kept_table
+from gpuseg.records import Progress, no_progress
 from gpuseg.tables import Location, Marks, Output, mark, publish, publishing
 
 log = logging.getLogger("gpuseg")
@@ -71,6 +73,7 @@ def publish_run(
     *,
     complete: Callable[[], object] | None = None,
     how: str = "run",
+    progress: Progress = no_progress,
 ) -> dict[str, str]:
     """Let the tables of a run appear and its model become the current one, all or nothing.
 
@@ -107,7 +110,8 @@ def publish_run(
     except BaseException:
         _forget(journal, entry)
         raise
-    return _publish(runs_dir, name, entry, outputs, take_back=lambda: _forget(journal, entry))
+    back = partial(_forget, journal, entry)
+    return _publish(runs_dir, name, entry, outputs, take_back=back, progress=progress)
 
 
 def _publish(
@@ -117,6 +121,7 @@ def _publish(
     outputs: Mapping[str, Output],
     *,
     take_back: Callable[[], None],
+    progress: Progress = no_progress,
 ) -> dict[str, str]:
     """Publish what the journal announces; items of the entry that are no outputs are there."""
     journal = model_folder(runs_dir, name) / JOURNAL
@@ -141,7 +146,7 @@ def _publish(
         _remove(journal)
 
     try:
-        publish(list(outputs.values()), first=write_ahead, then=make_current)
+        publish(list(outputs.values()), first=write_ahead, then=make_current, progress=progress)
     except UnsureError as error:
         raise UnsureError(f"{error}; the next run of the model '{name}' puts it right") from None
     except BaseException:

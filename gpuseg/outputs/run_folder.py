@@ -29,7 +29,9 @@ from gpuseg.outputs.durable import sync_folder, sync_tree, write_file, writing
 from gpuseg.outputs.locking import is_running
 from gpuseg.outputs.manifest import MANIFEST, Manifest, manifest_bytes, manifest_dict
 from gpuseg.outputs.model_names import model_folder
+from gpuseg.records import Progress, no_progress
 from gpuseg.tables import here
+from gpuseg.tables.files import write_parquet
 
 _OWNER = ".owner.json"
 
@@ -95,7 +97,7 @@ class RunFolder:
                 raise
         return folder
 
-    def write_table(self, name: str, table: pa.Table) -> Path:
+    def write_table(self, name: str, table: pa.Table, progress: Progress = no_progress) -> Path:
         """Write ``tables/<name>.parquet`` and return its path for now.
 
         Rows that lie on workers are written by them, as a folder of parts of that name.
@@ -109,15 +111,15 @@ class RunFolder:
                     path.mkdir()
                     table.write_parts(path)
                 else:
-                    pq.write_table(table, path, compression="zstd")
+                    write_parquet(path, table, compression="zstd", progress=progress)
             except pa.ArrowNotImplementedError:
                 remove_kept(path)
                 path = _write_arrow(instead, here(table))
         return path
 
-    def write_rows(self, rows: pa.Table) -> Path:
+    def write_rows(self, rows: pa.Table, progress: Progress = no_progress) -> Path:
         """Write ``tables/rows.parquet``, or ``rows.arrow`` where Parquet would change a type."""
-        path = self.write_table(ROWS, rows)
+        path = self.write_table(ROWS, rows, progress)
         if path.suffix == ".arrow" or kept_schema(path).equals(rows.schema):
             return path
         with writing(path):

@@ -25,6 +25,9 @@ from gpuseg.tables.spool import BATCH_ROWS, collected
 #: repeated ones are kept once.
 LARGER_IN_MEMORY = 3
 
+#: Rows of a row group that is written.
+GROUP_ROWS = 1 << 20
+
 
 def read(
     location: Location,
@@ -207,7 +210,9 @@ def _told(
 # -- writing -----------------------------------------------------------------------------
 
 
-def write(path: Path, table: pa.Table, kind: str, suffix: str) -> int:
+def write(
+    path: Path, table: pa.Table, kind: str, suffix: str, progress: Progress = no_progress
+) -> int:
     """Write a table to a new file and return the number of rows that stand in it.
 
     Parameters
@@ -224,7 +229,22 @@ def write(path: Path, table: pa.Table, kind: str, suffix: str) -> int:
     OSError, pa.ArrowException, duckdb.Error
         Whatever the file system says.
     """
-    return WRITERS[kind](path, table, suffix)
+    if kind == "parquet":
+        write_parquet(path, table, progress=progress)
+        return int(pq.read_metadata(path).num_rows)
+    n_rows = WRITERS[kind](path, table, suffix)
+    progress(1.0)
+    return n_rows
+
+
+def write_parquet(
+    path: Path, table: pa.Table, *, compression: str = "snappy", progress: Progress = no_progress
+) -> None:
+    """Write a Parquet file, a row group at a time."""
+    with pq.ParquetWriter(path, table.schema, compression=compression) as writer:
+        for start in range(0, max(table.num_rows, 1), GROUP_ROWS):
+            writer.write_table(table.slice(start, GROUP_ROWS))
+            progress(min(1.0, (start + GROUP_ROWS) / max(table.num_rows, 1)))
 
 
 def check_writable(schema: pa.Schema, kind: str) -> None:
@@ -254,11 +274,6 @@ def _fits_parquet(schema: pa.Schema) -> bool:
     return True
 
 
-def _write_parquet(path: Path, table: pa.Table, _suffix: str) -> int:
-    pq.write_table(table, path)
-    return int(pq.read_metadata(path).num_rows)
-
-
 def _write_arrow(path: Path, table: pa.Table, _suffix: str) -> int:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -278,7 +293,6 @@ def _write_json(path: Path, table: pa.Table, suffix: str) -> int:
 
 
 WRITERS: dict[str, Callable[[Path, pa.Table, str], int]] = {
-    "parquet": _write_parquet,
     "arrow": _write_arrow,
     "csv": _write_csv,
     "jsonl": _write_json,

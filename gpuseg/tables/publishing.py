@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from gpuseg.errors import SettingsError, SinkError, UnsureError
 from gpuseg.interrupts import interrupts_held
+from gpuseg.records import Progress, no_progress, part
 from gpuseg.tables import files
 from gpuseg.tables.agreement import check_agreement
 from gpuseg.tables.location import Location
@@ -60,6 +61,7 @@ def publish(
     last_look: Callable[[], None] | None = None,
     first: Callable[[list[Marks]], None] | None = None,
     then: Callable[[], None] | None = None,
+    progress: Progress = no_progress,
 ) -> tuple[int, ...]:
     """Write tables so that all of them appear, or none.
 
@@ -95,9 +97,12 @@ def publish(
     _check_places([output.location for output in outputs])
     with _Stage(marking=first is not None) as stage:
         written = []
+        ends = _ends(outputs)
         for position, output in enumerate(outputs):
             reached(f"stage {position}")
-            written.append(stage.add(output))
+            shown = part(progress, ends[position], ends[position + 1])
+            written.append(stage.add(output, shown))
+            shown(1.0)
         stage.lock()
         reached("staged")
         if last_look is not None:
@@ -141,6 +146,12 @@ def here(table: Any) -> pa.Table:
 
 def reached(_moment: str) -> None:
     """Mark a moment of publishing; tests stop the process here."""
+
+
+def _ends(outputs: Sequence[Output]) -> list[float]:
+    """Return up to which part of all values each output goes; 0 before the first."""
+    sizes = [output.arrow.num_rows * len(output.arrow.schema) for output in outputs]
+    return [sum(sizes[:number]) / max(sum(sizes), 1) for number in range(len(sizes) + 1)]
 
 
 def _check_places(locations: Sequence[Location]) -> None:
@@ -188,7 +199,7 @@ class _Stage:
         for lock in self.locks.values():
             lock.close()
 
-    def add(self, output: Output) -> int:
+    def add(self, output: Output, progress: Progress) -> int:
         """Write an output to the side, check it, and return how many rows it brings."""
         location, table, append, new = output
         if location.in_warehouse:
@@ -208,7 +219,7 @@ class _Stage:
         with _file_errors(location):
             if target.parent not in self.folders:
                 self.folders[target.parent] = StagingFolder(target.parent)
-            self._write(location, target, table, append)
+            self._write(location, target, table, append, progress)
         return n_rows
 
     def _add_to_database(self, output: Output) -> int:
@@ -237,7 +248,9 @@ class _Stage:
             with _file_errors_at(folder):
                 self.locks[folder] = FolderLock(folder)
 
-    def _write(self, location: Location, target: Path, table: pa.Table, append: bool) -> None:
+    def _write(
+        self, location: Location, target: Path, table: pa.Table, append: bool, progress: Progress
+    ) -> None:
         suffix = files.suffix_of(location)
         file = staged = self.folders[target.parent].path / f"{len(self.swaps)}{suffix}"
         if location.kind == "folder" and append and target.exists():
@@ -250,7 +263,7 @@ class _Stage:
         if file.parent == staged and hasattr(table, "write_parts"):
             n_written = table.write_parts(staged)
         else:
-            n_written = files.write(file, here(table), location.format, suffix)
+            n_written = files.write(file, here(table), location.format, suffix, progress)
         if n_written != table.num_rows:
             raise SinkError(f"{n_written} of {table.num_rows} rows arrived in '{target}'")
         swap = Swap(staged, target)
