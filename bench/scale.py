@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,19 @@ def measure(
     }
 
 
-def exponents(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the slope of log seconds, and of log peak, over log rows."""
-    if len({run["n_rows"] for run in runs}) < 2:
-        return {}
+def exponents(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return how fast seconds and peak grow: over all sizes, and from each to the next."""
+    runs = sorted(runs, key=lambda run: int(run["n_rows"]))
+    spans = [runs, *([one, next_] for one, next_ in pairwise(runs))] if len(runs) > 2 else [runs]
+    return {
+        f"{span[0]['n_rows']:,} to {span[-1]['n_rows']:,} rows": slopes(span)
+        for span in spans
+        if span[0]["n_rows"] < span[-1]["n_rows"]
+    }
+
+
+def slopes(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the slope of log seconds, of each stage too, and of log peak, over log rows."""
     rows = np.log([run["n_rows"] for run in runs])
     found = {
         name: float(np.polyfit(rows, np.log([run[name] for run in runs]), 1)[0])
@@ -156,6 +166,10 @@ def save(path: Path, runs: list[dict[str, Any]]) -> None:
         str(n): exponents([run for run in runs if run["threads"] == n])
         for n in sorted({run["threads"] for run in runs})
     }
+    for n, spans in by_threads.items():
+        for span, found in spans.items():
+            shown = ", ".join(f"{name} {slope:.2f}" for name, slope in found.items())
+            print(f"growth exponents, {n} threads, {span}: {shown}")
     path.write_text(json.dumps(facts() | {"exponents": by_threads, "runs": runs}) + "\n")
 
 
