@@ -19,8 +19,10 @@ from typing import Any
 
 import polars as pl
 from child import watched
-from scale import facts
+from machine import facts
 from scale_table import write_table
+
+LIBRARIES = ("gpuseg", "dask", "distributed", "numpy", "numba", "pyarrow", "polars")
 
 #: Relative difference of silhouettes that only sums in another order explain.
 TOLERANCE = 1e-4
@@ -101,7 +103,7 @@ def main() -> None:
                 show(runs[-1])
     if options.out:
         kept = [{name: value for name, value in r.items() if name != "labels"} for r in runs]
-        options.out.write_text(json.dumps(facts() | {"runs": kept}, indent=1) + "\n")
+        options.out.write_text(json.dumps(facts(LIBRARIES) | {"runs": kept}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,20 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import re
 import shutil
 import sys
 import tempfile
-import time
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from child import watched
+from machine import facts
 from scale_table import write_table
 
 LIBRARIES = ("gpuseg", "numpy", "numba", "pyarrow", "duckdb", "polars", "scikit-learn")
@@ -100,20 +96,6 @@ def slopes(runs: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def facts() -> dict[str, Any]:
-    """Say what the numbers were measured on."""
-    memory = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
-    model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": model[1] if model else platform.processor(),
-        "memory_gib": round(int(memory[1]) / 2**20, 1) if memory else None,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in LIBRARIES},
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
 def show(run: dict[str, Any]) -> None:
     print(
         f"{run['n_rows']:>12,} rows {run['threads']} threads {run['seconds']:>8.1f} s "
@@ -170,7 +152,7 @@ def save(path: Path, runs: list[dict[str, Any]]) -> None:
         for span, found in spans.items():
             shown = ", ".join(f"{name} {slope:.2f}" for name, slope in found.items())
             print(f"growth exponents, {n} threads, {span}: {shown}")
-    path.write_text(json.dumps(facts() | {"exponents": by_threads, "runs": runs}) + "\n")
+    path.write_text(json.dumps(facts(LIBRARIES) | {"exponents": by_threads, "runs": runs}) + "\n")
 
 
 if __name__ == "__main__":

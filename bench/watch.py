@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ import duckdb
 import joblib
 import numpy as np
 import polars as pl
+from machine import facts
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
@@ -173,16 +171,8 @@ def main() -> None:
         shown = "".join(f"{found[f'{p}_ms']:>7.1f} ms" for p in ("p50", "p95", "p99"))
         print(f"{name:<28}{shown}")
     if options.out:
-        facts = {
-            "cores": len(os.sched_getaffinity(0)),
-            "machine": platform.processor() or platform.machine(),
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in LIBRARIES},
-            "date": time.strftime("%Y-%m-%d"),
-            "target_ms": TARGET_MS,
-            "rows_there": N_THERE,
-        }
-        options.out.write_text(json.dumps(facts | {"results": results}, indent=1) + "\n")
+        found = facts(LIBRARIES) | {"target_ms": TARGET_MS, "rows_there": N_THERE}
+        options.out.write_text(json.dumps(found | {"results": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
-import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from child import watched
+from machine import facts
 from sklearn.metrics import adjusted_rand_score
 
 LIBRARIES = ("gpuseg", "numpy", "numba", "scikit-learn", "shap", "pandas", "polars")
@@ -126,14 +123,7 @@ def main() -> None:
             rows.append(compare(n_rows, Path(folder)))
             print_rows(rows[-1:] if len(rows) > 1 else rows)
     if options.out:
-        facts = {
-            "cores": len(os.sched_getaffinity(0)),
-            "machine": platform.processor() or platform.machine(),
-            "python": platform.python_version(),
-            "versions": {name: version(name) for name in LIBRARIES},
-            "date": time.strftime("%Y-%m-%d"),
-        }
-        options.out.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
+        options.out.write_text(json.dumps(facts(LIBRARIES) | {"rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from datetime import date, timedelta
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import duckdb
 import numpy as np
 import polars as pl
 import pytest
-
-
-def gpuseg(folder: Path, *arguments: str):
-    return subprocess.run(
-        [sys.executable, "-m", "gpuseg", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ,
-    )
+from gpuseg_process import gpuseg
 
 
 def customers(n: int = 400) -> pl.DataFrame:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
@@ -15,6 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from gpuseg_process import gpuseg
 from typer.testing import CliRunner
 
 from gpuseg.cli import app
@@ -25,17 +23,6 @@ RUN = (
     "--export-feature-importance", "importance.parquet", "--model-name", "m",
     "--rowid-column", "id", "--max-clusters", "4", "--n-init", "2",
 )  # fmt: skip
-
-
-def gpuseg(folder: Path, *arguments: str, env: dict[str, str] | None = None):
-    return subprocess.run(
-        [sys.executable, "-m", "gpuseg", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | (env or {}),
-    )
 
 
 def look(folder: Path, *arguments: str):

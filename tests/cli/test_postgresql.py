@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from gpuseg_process import gpuseg
 from postgres_server import PASSWORD, QUOTED_PASSWORD
-
-
-def gpuseg(folder: Path, *arguments: str, **env: str):
-    return subprocess.run(
-        [sys.executable, "-m", "gpuseg", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | env,
-    )
 
 
 @pytest.fixture(scope="module")
