@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -23,7 +23,7 @@ from gpuseg.tables.adbc_writing import Transaction, find_table
 from gpuseg.tables.agreement import SHOWN_NAMES, check_known
 from gpuseg.tables.location import Location
 from gpuseg.tables.newness import Rows
-from gpuseg.tables.spool import collected, kept
+from gpuseg.tables.spool import collected, kept, told
 
 
 def read(
@@ -187,18 +187,7 @@ def _table(connection: Connection, sql: str, progress: Progress) -> pa.Table:
     expected = _expected_rows(connection, sql)
     stream = connection.batches(sql)
     schema = next(stream)
-    return collected(_told(stream, expected, progress), schema)
-
-
-def _told(
-    batches: Iterable[pa.RecordBatch], expected: float, progress: Progress
-) -> Iterator[pa.RecordBatch]:
-    n_rows = 0
-    for batch in batches:
-        yield batch
-        n_rows += batch.num_rows
-        if expected:
-            progress(min(n_rows / expected, 0.99))
+    return collected(told(stream, progress, expected=expected), schema)
 
 
 def _expected_rows(connection: Connection, sql: str) -> float:

@@ -6,6 +6,7 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,7 +29,7 @@ from gpuseg.tables.dialect import (
     sniff,
 )
 from gpuseg.tables.encodings import find_encoding, open_bytes
-from gpuseg.tables.spool import BATCH_ROWS, collected
+from gpuseg.tables.spool import BATCH_ROWS, collected, told
 
 BLOCK_BYTES = 1 << 23
 
@@ -97,8 +98,10 @@ def _parse_file(path: Path, dialect: Dialect, progress: Progress) -> pa.Table:
             with open_bytes(path) as stream:
                 if in_blocks:
                     reader = parse_in_blocks(stream, dialect, block_bytes)
-                    size = path.stat().st_size
-                    return collected(_told(reader, size, progress), reader.schema)
+                    # of a compressed file this is a guess
+                    size = LARGER_IN_MEMORY * path.stat().st_size
+                    by_size = told(reader, progress, expected=size, of=attrgetter("nbytes"))
+                    return collected(by_size, reader.schema)
                 return parse(
                     stream,
                     dialect.separator,
@@ -115,17 +118,6 @@ def _parse_file(path: Path, dialect: Dialect, progress: Progress) -> pa.Table:
             if "block size" not in str(error) or block_bytes > 1 << 30:
                 raise
         block_bytes *= 8  # one row is longer than a block
-
-
-def _told(
-    batches: Iterable[pa.RecordBatch], n_bytes: int, progress: Progress
-) -> Iterator[pa.RecordBatch]:
-    """Tell how much of the file was read; of a compressed one this is a guess."""
-    seen = 0
-    for batch in batches:
-        yield batch
-        seen += batch.nbytes
-        progress(min(1.0, seen / (LARGER_IN_MEMORY * n_bytes)))
 
 
 # -- what is wrong with a file -----------------------------------------------------------

@@ -9,7 +9,7 @@ is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -19,7 +19,7 @@ from gpuseg.errors import DataError
 from gpuseg.memory import room
 from gpuseg.memory.room import TABLE_SHARE
 from gpuseg.records import Progress, no_progress
-from gpuseg.tables.spool import BATCH_ROWS, collected
+from gpuseg.tables.spool import BATCH_ROWS, collected, told
 
 #: Field metadata that holds the DuckDB type of a column.
 TYPE_KEY = b"duckdb.type"
@@ -69,23 +69,12 @@ def to_arrow(
         _travelling(name, kind, name in as_text) for name, kind in zip(names, types, strict=True)
     )
     reader = rows.project(", ".join(travelling)).to_arrow_reader(BATCH_ROWS)
-    table = collected(_told(reader, n_rows, progress), reader.schema)
+    table = collected(told(reader, progress, expected=n_rows), reader.schema)
     fields = [
         field if _PLAIN.fullmatch(str(kind)) else field.with_metadata({TYPE_KEY: str(kind)})
         for field, kind in zip(table.schema, types, strict=True)
     ]
     return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
-
-
-def _told(
-    batches: Iterable[pa.RecordBatch], n_rows: int, progress: Progress
-) -> Iterator[pa.RecordBatch]:
-    done = 0
-    for batch in batches:
-        yield batch
-        done += batch.num_rows
-        if n_rows:
-            progress(min(1.0, done / n_rows))
 
 
 def _travelling(name: str, kind: Any, as_text: bool) -> str:

@@ -6,7 +6,7 @@ copied, and its pages come and go with the page cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.ipc
 from gpuseg.errors import SinkError
 from gpuseg.memory import room
 from gpuseg.memory.scratch import check_space, mapped, open_scratch
+from gpuseg.records import Progress
 
 #: Rows of a batch where the reader may choose.
 BATCH_ROWS = 1 << 17
@@ -43,6 +44,30 @@ def collected(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
         if not room().holds_table(n_bytes):
             return _spooled(held, left, schema)
     return pa.Table.from_batches(held, schema)
+
+
+def told(
+    batches: Iterable[pa.RecordBatch],
+    progress: Progress,
+    *,
+    expected: float,
+    of: Callable[[pa.RecordBatch], int] = len,
+) -> Iterator[pa.RecordBatch]:
+    """Pass batches on and tell how far they are.
+
+    Parameters
+    ----------
+    expected
+        What the measures of all batches add up to, as far as is known; 0 for unknown.
+    of
+        The measure of a batch; by default its number of rows.
+    """
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += of(batch)
+        if expected:
+            progress(min(1.0, seen / expected))
 
 
 def _spooled(
