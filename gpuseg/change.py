@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+#: Begins the warning that says why a run was refused; the report shows it at the top.
+NOT_PUBLISHED = "not published: "
+
+
 class EarlierPlaces(NamedTuple):
     """Where the rows of today's table were in the run before.
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from shlex import quote
 from typing import NamedTuple
 
-from gpuseg.change import Change, GateCheck, Verdict
+from gpuseg.change import NOT_PUBLISHED, Change, GateCheck, Verdict
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.past_run import PastRun
 from gpuseg.outputs.reuse import problem_of_current, was_published
@@ -85,7 +85,7 @@ def gated(
         problem = problem_of_current(settings, result.model_name).partition("; ")[0]
         evidence = evidence._replace(earlier_problem=problem)
     verdict = decide(settings, evidence)
-    begin = "published all the same: " if verdict.passed else "not published: "
+    begin = "published all the same: " if verdict.passed else NOT_PUBLISHED
     said = tuple(begin + reason for reason in verdict.reasons)
     return replace(result, gate=verdict, warnings=(*result.warnings, *said, *verdict.notes))
 

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import gpuseg
+from gpuseg.change import NOT_PUBLISHED
 from gpuseg.outputs.palette import THEME
 from gpuseg.outputs.report_change import change_view
 from gpuseg.outputs.report_columns import input_view
@@ -30,7 +31,9 @@ def view(run: ReportInput) -> dict[str, Any]:
         "tree_fidelity": percent(run.tree_fidelity),
         "reason": shown(run.reason),
         "segments": segments(run),
-        "warnings": [shown(text) for text in run.warnings],
+        "refused": run.is_refused,
+        "refusals": [shown(text.removeprefix(NOT_PUBLISHED)) for text in _refusals(run)],
+        "warnings": [shown(text) for text in run.warnings if text not in _refusals(run)],
         "notes": [shown(text) for text in run.notes],
         "change": change_view(run),
         "input": input_view(run),
@@ -43,6 +46,12 @@ def view(run: ReportInput) -> dict[str, Any]:
         "backend_reason": shown(run.backend_reason),
         "random_state": run.settings.get("random_state", "–"),
     }
+
+
+def _refusals(run: ReportInput) -> list[str]:
+    if not run.is_refused:
+        return []
+    return [text for text in run.warnings if text.startswith(NOT_PUBLISHED)]
 
 
 def structure(silhouette: float) -> str:

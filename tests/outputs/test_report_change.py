@@ -14,6 +14,7 @@ from outputs.test_report import HOSTILE, Page, make_report, write
 
 from gpuseg.nightly.trend import TREND_SCHEMA
 from gpuseg.outputs.change_facts import DRIFT_SCHEMA, LINEAGE_SCHEMA, MIGRATION_SCHEMA
+from gpuseg.outputs.report import REPORT, write_report
 from gpuseg.outputs.report_change import _labels, change_view, verdict
 from gpuseg.outputs.report_flow import flow_chart
 
@@ -83,6 +84,25 @@ def changed_report(names=("age", "città"), **changes):
         "trend": pa.Table.from_pylist(trend, schema=TREND_SCHEMA),
     }
     return replace(make_report(), **{**parts, **changes})
+
+
+def test_a_refused_run_says_so_at_the_top(tmp_path):
+    why = "not published: 0.4 of the known rows changed their segment, more than max_churn 0.2"
+    other = "the groups overlap"
+    run = replace(make_report(), is_refused=True, warnings=(why, other))
+    write_report(tmp_path, run)
+    html = (tmp_path / REPORT).read_text(encoding="utf-8")
+    top, rest = html.split('<dl class="facts">')
+    assert "the gate refused this run" in top
+    assert "0.4 of the known rows" in top
+    assert f"gpuseg models promote {run.model_name} {run.run_id}" in top
+    assert "0.4 of the known rows" not in rest
+    assert other in rest
+    (tmp_path / "published").mkdir()
+    published = replace(run, is_refused=False, warnings=(other,))
+    write_report(tmp_path / "published", published)
+    html = (tmp_path / "published" / REPORT).read_text(encoding="utf-8")
+    assert "refused this run" not in html
 
 
 # -- the diagram ---------------------------------------------------------------------
