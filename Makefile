@@ -8,6 +8,8 @@
 #   make gpu-check QUICK=1               with small benchmarks
 
 PYTHON ?= python3
+# each takes up to 1.5 GB of memory
+TEST_PROCESSES ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -22,7 +24,7 @@ run: $(READY)
 	$(BIN)/gpuseg run --config examples/gluon_train.yml
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses $(TEST_PROCESSES) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
