@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from shlex import quote
 from typing import NamedTuple
 
 from gpuseg.change import NOT_PUBLISHED, Change, GateCheck, Verdict
+from gpuseg.outputs.model_names import promote_command
 from gpuseg.outputs.models import StoredModel
 from gpuseg.outputs.past_run import PastRun
 from gpuseg.outputs.reuse import problem_of_current, was_published
 from gpuseg.records import Segmentation
-from gpuseg.settings import PARAMETERS, Settings
+from gpuseg.settings import Settings
 
 #: Two silhouettes that differ by less are the same one, rounded on different ways.
 SAME_SILHOUETTE = 1e-6
@@ -93,12 +93,11 @@ def gated(
 def refusal(result: Segmentation, settings: Settings) -> str:
     """Say that and why a result was refused, and what can be done about it."""
     reasons = "; ".join(result.gate.reasons) if result.gate else ""
-    where = settings.runs_dir
-    elsewhere = "" if where == PARAMETERS["runs_dir"].default else f" --runs-dir {quote(where)}"
+    promote = promote_command(result.model_name, str(result.run_id), settings.runs_dir)
     return (
         f"run {result.run_id} of the model '{result.model_name}' was not published: {reasons}. "
         f"The tables and the model are as they were. Look at it: {result.report}; publish it all "
-        f"the same: gpuseg models promote {quote(result.model_name)} {result.run_id}{elsewhere}"
+        f"the same: {promote}"
     )
 
 

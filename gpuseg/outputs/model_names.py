@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import Path
+from shlex import quote
 
 from gpuseg.errors import ModelError, SettingsError
+from gpuseg.settings import PARAMETERS
 
 #: A run is named by the second it began in (UTC) and six random hexadecimal digits.
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
@@ -118,3 +120,11 @@ def _problem(name: str) -> str:
     if name.split(".")[0].rstrip().lower() in _RESERVED_ON_WINDOWS:
         return "is reserved by Windows"
     return ""
+
+
+def promote_command(name: str, run_id: str, runs_dir: str) -> str:
+    """Return what to type so that a run that was refused is published."""
+    elsewhere = (
+        "" if runs_dir == PARAMETERS["runs_dir"].default else f" --runs-dir {quote(runs_dir)}"
+    )
+    return f"gpuseg models promote {quote(name)} {run_id}{elsewhere}"

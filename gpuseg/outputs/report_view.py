@@ -7,12 +7,14 @@ from typing import Any
 
 import gpuseg
 from gpuseg.change import NOT_PUBLISHED
+from gpuseg.outputs.model_names import promote_command
 from gpuseg.outputs.palette import THEME
 from gpuseg.outputs.report_change import change_view
 from gpuseg.outputs.report_columns import input_view
 from gpuseg.outputs.report_input import ReportInput
 from gpuseg.outputs.report_segments import segment_names, segments
 from gpuseg.outputs.wording import megabytes, percent, seconds, shown, shown_lines
+from gpuseg.settings import PARAMETERS
 
 
 def view(run: ReportInput) -> dict[str, Any]:
@@ -32,6 +34,7 @@ def view(run: ReportInput) -> dict[str, Any]:
         "reason": shown(run.reason),
         "segments": segments(run),
         "refused": run.is_refused,
+        "promote": shown(_promote(run)),
         "refusals": [shown(text.removeprefix(NOT_PUBLISHED)) for text in _refusals(run)],
         "warnings": [shown(text) for text in run.warnings if text not in _refusals(run)],
         "notes": [shown(text) for text in run.notes],
@@ -46,6 +49,11 @@ def view(run: ReportInput) -> dict[str, Any]:
         "backend_reason": shown(run.backend_reason),
         "random_state": run.settings.get("random_state", "–"),
     }
+
+
+def _promote(run: ReportInput) -> str:
+    runs_dir = str(run.settings.get("runs_dir", PARAMETERS["runs_dir"].default))
+    return promote_command(run.model_name, run.run_id, runs_dir)
 
 
 def _refusals(run: ReportInput) -> list[str]:
