@@ -13,7 +13,7 @@ from gpuseg.backends.cpu.distance_sums import CHUNK_ROWS
 from gpuseg.clustering.kmeans import N_FINALISTS
 from gpuseg.explain.rule_columns import MAX_ROWS
 from gpuseg.memory.budget import in_units
-from gpuseg.memory.room import ARRAY_SHARE, COLUMN_BYTES, PAGER_SHARE, TABLE_SHARE, WORK_SHARE
+from gpuseg.memory.room import COLUMN_BYTES, PAGER_SHARE, WORK_SHARE, held_bytes
 from gpuseg.memory.scratch import FOLDER_VARIABLE, scratch_folder
 
 #: Python, the libraries and the compiled kernels: when the table is read, and when the forest's
@@ -72,10 +72,10 @@ def memory_of_stages(of: MemoryWork, budget_bytes: int) -> dict[str, int]:
     budget_bytes
         What the run may take.
     """
-    table_held = of.table_bytes if of.table_bytes <= TABLE_SHARE * budget_bytes else 0
+    table_held = of.table_bytes if of.table_bytes <= held_bytes(budget_bytes) else 0
     found = {}
     for name, stage in _stages(of, budget_bytes).items():
-        arrays_held = min(stage.arrays, ARRAY_SHARE * budget_bytes)
+        arrays_held = min(stage.arrays, held_bytes(budget_bytes))
         held = stage.base + table_held + arrays_held + stage.work
         mapped = stage.arrays - arrays_held + of.table_bytes - table_held
         if name == "read":  # what is written to a file is not mapped yet
@@ -87,9 +87,9 @@ def memory_of_stages(of: MemoryWork, budget_bytes: int) -> dict[str, int]:
 
 def scratch_words(of: MemoryWork, budget_bytes: int) -> tuple[str, ...]:
     """Say what goes to scratch files, where anything does."""
-    table = of.table_bytes if of.table_bytes > TABLE_SHARE * budget_bytes else 0
+    table = of.table_bytes if of.table_bytes > held_bytes(budget_bytes) else 0
     arrays = max(stage.arrays for stage in _stages(of, budget_bytes).values())
-    n_bytes = table + max(0.0, arrays - ARRAY_SHARE * budget_bytes)
+    n_bytes = table + max(0.0, arrays - held_bytes(budget_bytes))
     if not n_bytes:
         return ()
     words = (

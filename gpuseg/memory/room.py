@@ -3,9 +3,9 @@
 How much memory may be taken is a fact of the process, like its number of threads, so the
 room is not handed from function to function: `room` returns the one of the run under way.
 
-A quarter of the budget is for the table and a quarter for arrays as long as the table; what
-is longer lies in mapped scratch files. The other half is for work: one column at a time, a
-block of rows, a forest.
+A quarter of the budget is for the table and a quarter for arrays as long as the table, less of
+a small budget; what is longer lies in mapped scratch files. The rest is for work: one column at
+a time, a block of rows, a forest.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from gpuseg.memory.scratch import mapped, open_scratch, scratch_folder
 if TYPE_CHECKING:
     import numpy as np
 
-#: Shares of the budget.
-TABLE_SHARE = ARRAY_SHARE = 0.25
+#: Shares of the budget: the table, long arrays as much again, and work.
+HELD_SHARE = 0.25
 WORK_SHARE = 0.5
+
+#: What is not for holding anything: Python, the libraries, the forest, rules of a million rows.
+NEEDED_BYTES = 900 << 20
 
 #: Beyond this share, pages of mapped files are given back.
 PAGER_SHARE = 0.75
@@ -34,6 +37,17 @@ PAGER_SHARE = 0.75
 #: What the work on one column takes at its peak, in bytes for each row: the numbers, sorted
 #: ones, and what is computed from them on the way.
 COLUMN_BYTES = 56
+
+
+def held_bytes(budget_bytes: int) -> int:
+    """Return how much of a table, and as much of long arrays, stays in memory.
+
+    Examples
+    --------
+    >>> held_bytes(8 << 30) >> 20, held_bytes(1 << 30) >> 20
+    (2048, 62)
+    """
+    return min(int(HELD_SHARE * budget_bytes), max(0, budget_bytes - NEEDED_BYTES) // 2)
 
 
 class Room:
@@ -63,7 +77,7 @@ class Room:
 
     def holds_table(self, n_bytes: float) -> bool:
         """Whether a table of this size stays in memory."""
-        return self.budget_bytes is None or n_bytes <= TABLE_SHARE * self.budget_bytes
+        return self.budget_bytes is None or n_bytes <= held_bytes(self.budget_bytes)
 
     def holds_work(self, n_bytes: float) -> bool:
         """Whether work may take so much at a time."""
@@ -90,7 +104,7 @@ class Room:
         n_bytes = kind.itemsize * int(np.prod(dimensions, dtype=np.int64))
         if self.budget_bytes is None or n_bytes == 0:
             return np.empty(shape, kind)
-        if self._in_memory + n_bytes <= ARRAY_SHARE * self.budget_bytes:
+        if self._in_memory + n_bytes <= held_bytes(self.budget_bytes):
             array = np.empty(shape, kind)
             self._in_memory += n_bytes
             weakref.finalize(array, self._freed, n_bytes).atexit = False

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from gpuseg.errors import DataError
 from gpuseg.memory import room
-from gpuseg.memory.room import TABLE_SHARE
+from gpuseg.memory.room import held_bytes
 from gpuseg.records import Progress, no_progress
 from gpuseg.tables.spool import BATCH_ROWS, collected, told
 
@@ -43,7 +43,7 @@ def within_room(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnect
     """Let a connection take no more memory than a run has for a table; return it."""
     budget = room().budget_bytes
     if budget is not None:
-        n_bytes = max(_LEAST_MEMORY, int(TABLE_SHARE * budget))
+        n_bytes = max(_LEAST_MEMORY, held_bytes(budget))
         connection.execute(f"SET memory_limit = '{n_bytes // 2**20}MiB'")
     return connection
 

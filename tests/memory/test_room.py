@@ -24,6 +24,13 @@ from gpuseg.tables.spool import collected, kept
 BUDGET = 4_000_000  # a quarter, for arrays, is a million bytes
 
 
+@pytest.fixture
+def small(monkeypatch):
+    """Rooms that are smaller than what a run needs in any case."""
+    # `gpuseg.memory.room` is the function by that name
+    monkeypatch.setattr(sys.modules["gpuseg.memory.room"], "NEEDED_BYTES", 0)
+
+
 def is_mapped(array: np.ndarray) -> bool:
     base = array
     while isinstance(base, np.ndarray):
@@ -31,6 +38,7 @@ def is_mapped(array: np.ndarray) -> bool:
     return base is not None
 
 
+@pytest.mark.usefixtures("small")
 def test_arrays_stay_in_memory_until_a_quarter_of_the_budget_is_used(tmp_path):
     here = Room(BUDGET, tmp_path)
     first, second = here.empty((1000, 100), np.float32), here.empty(100_000, np.int64)
@@ -42,12 +50,23 @@ def test_arrays_stay_in_memory_until_a_quarter_of_the_budget_is_used(tmp_path):
     assert not is_mapped(here.empty(100_000, np.int64))
 
 
+@pytest.mark.usefixtures("small")
 def test_a_view_keeps_its_place_taken(tmp_path):
     here = Room(BUDGET, tmp_path)
     view = here.empty(100_000, np.int64)[5:]
     gc.collect()
     assert is_mapped(here.empty(100_000, np.int64))
     view[:] = 1
+
+
+@pytest.mark.parametrize(("gibibytes", "mebibytes"), [(1, 62), (1.5, 318), (2, 512), (8, 2048)])
+def test_of_a_small_budget_less_is_for_holding_things(tmp_path, gibibytes, mebibytes):
+    here = Room(int(gibibytes * 2**30), tmp_path)
+    assert here.holds_table(mebibytes * 2**20)
+    assert not here.holds_table((mebibytes + 1) * 2**20)
+    kept = here.empty(mebibytes * 2**20, np.uint8)
+    assert not is_mapped(kept)
+    assert is_mapped(here.empty(2**20, np.uint8))
 
 
 def test_without_a_limit_nothing_goes_to_files():
@@ -191,6 +210,7 @@ def test_batches_may_bring_dictionaries_of_their_own(tmp_path):
     assert found["a"].to_pylist() == ["x", "y", "z", "x"]
 
 
+@pytest.mark.usefixtures("small")
 def test_a_small_table_stays_in_memory(tmp_path):
     batch = pa.record_batch([pa.array([1, 2])], names=["a"])
     with working_within(None, of=Room(10**6, tmp_path)) as here:
