@@ -16,6 +16,8 @@ _LONGEST_TEXT = 80
 
 #: Whole numbers with at most so many steps from end to end get a bin each.
 _MOST_STEPS = 30
+#: Below this, float64 has every half between two whole numbers.
+_HALVES_BELOW = 2.0**51
 #: A range of so many typical deviations is a heavy tail, whose bins grow outwards.
 _HEAVY_TAIL = 30.0
 
@@ -37,7 +39,18 @@ def bin_edges(values: Floats) -> Floats:
         bin for each whole number when there are few; and steps that grow with the distance
         from the median when a few values are very far out.
     """
-    if (values == np.floor(values)).all() and np.ptp(values) <= _MOST_STEPS:
+    with np.errstate(over="ignore", invalid="ignore"):  # a range beyond float64 is one bin
+        edges = np.unique(_edges(values))
+    if len(edges) > 1 and np.isfinite(edges).all():
+        return edges
+    # so large that nothing lies between one number and the next
+    ends = np.nextafter([values.min(), values.max()], [-np.inf, np.inf])
+    return np.nan_to_num(ends)
+
+
+def _edges(values: Floats) -> Floats:
+    is_whole = (values == np.floor(values)).all() and np.abs(values).max() < _HALVES_BELOW
+    if is_whole and np.ptp(values) <= _MOST_STEPS:
         return np.arange(values.min() - 0.5, values.max() + 1.0)
     low, middle, high = np.quantile(values, [0.005, 0.5, 0.995])
     if low == high:
@@ -51,7 +64,8 @@ def bin_edges(values: Floats) -> Floats:
     steps = np.linspace(
         np.arcsinh((low - middle) / typical), np.arcsinh((high - middle) / typical), BINS + 1
     )
-    return np.unique(middle + typical * np.sinh(steps))
+    spread: Floats = middle + typical * np.sinh(steps)
+    return spread
 
 
 def bin_counts(values: Floats, labels: Labels, edges: Floats, n_clusters: int) -> list[list[int]]:

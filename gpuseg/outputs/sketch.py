@@ -108,8 +108,9 @@ def _raw(stored: pa.ChunkedArray) -> tuple[str, Any]:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return "numeric", stored.cast(pa.float64(), safe=False).to_numpy()
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        days = stored.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64())
-        return "datetime", days.to_numpy() / 86_400e6
+        moments = stored.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+        # beyond the years 1684 to 2255 a microsecond more or less is lost
+        return "datetime", moments.cast(pa.float64(), safe=False).to_numpy() / 86_400e6
     if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "categorical", stored.cast(pa.string()).combine_chunks()
     return "other", stored

@@ -40,11 +40,11 @@ def make_table():
     )
 
 
-def make_sketch(table=None):
+def make_sketch(table=None, **settings):
     """Sketch a table whose clusters are its rows' parity, in the order of the table."""
     table = table or make_table()
     backend = NumPyBackend()
-    features = prepare(backend, table, FeatureSettings.of(Settings(input_table="t")))
+    features = prepare(backend, table, FeatureSettings.of(Settings(input_table="t", **settings)))
     parity = (np.asarray(features.order) % 2).astype(np.int32)
     fit = KMeansFit(np.zeros((2, features.X.shape[1]), np.float32), parity, 1.0, 1)
     silhouettes = np.linspace(-1, 1, N).astype(np.float32)
@@ -159,6 +159,44 @@ def test_every_value_is_in_one_bin(values):
     counts = np.array(bin_counts(array, labels, edges, 3))
     assert counts.shape == (3, len(edges) - 1)
     assert counts.sum(axis=1).tolist() == np.bincount(labels, minlength=3).tolist()
+
+
+@given(
+    st.lists(
+        st.floats(-1e300, 1e300) | st.integers(-(2**63), 2**64 - 1),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_numbers_of_any_size_have_bins_and_each_is_counted_once(values):
+    array = np.array(values, dtype=np.float64)
+    edges = bin_edges(array)
+    assert len(edges) >= 2
+    assert np.isfinite(edges).all()
+    assert (np.diff(edges) > 0).all()
+    labels = np.zeros(len(array), np.int32)
+    assert sum(bin_counts(array, labels, edges, 1)[0]) == len(array)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([10**18] * N),
+        pa.array([10**17 + i % 9 for i in range(N)]),
+        pa.array([2**64 - 1 - i % 3 for i in range(N)], pa.uint64()),
+        pa.array([1e150, -1e150] * (N // 2)),
+        pa.array([dt.datetime(9999, 12, 31)] * N, pa.timestamp("us")),
+        pa.array([dt.datetime(1600, 1, 1)] * N, pa.timestamp("us")),
+        pa.array([-(2**63) + 1] * N, pa.timestamp("ns")),
+        pa.array([dt.date(9999, 12, 31)] * N),
+    ],
+)
+def test_a_column_that_is_left_out_may_hold_anything(values):
+    table = Table("t", make_table().arrow.append_column("odd", values))
+    found, _, _ = make_sketch(table, ignore_columns=("odd",))
+    odd = column(found, "odd")
+    json.dumps(odd, allow_nan=False)
+    assert sum(map(sum, odd["counts"])) == N
 
 
 def test_few_whole_numbers_have_a_bin_each():
