@@ -163,7 +163,14 @@ def _run(
         result = replace(result, warnings=(*result.warnings, *said))
     if seen is None:  # whoever looks at the rows may do so when the workers have gone
         return replace(result, table=here(result.table))
-    result = gated(settings, result, earlier.model, is_fitted=model is None, past=past)
+    result = gated(
+        settings,
+        result,
+        earlier.model,
+        is_fitted=model is None,
+        past=past,
+        is_first_again=past is not None and past.is_first_again(rows),
+    )
     return _published(settings, result, rows, seen, destinations, audience, stages)
 
 

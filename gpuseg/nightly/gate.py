@@ -68,21 +68,25 @@ def gated(
     *,
     is_fitted: bool,
     past: PastRun | None = None,
+    is_first_again: bool = False,
 ) -> Segmentation:
     """Return the result with the gate's verdict, and what it found among the warnings.
 
     Parameters
     ----------
     past
-        A run that is done again. One that continued none was judged as a first run, and is
-        judged so again: it has nothing to be compared with.
+        A run that is done again.
+    is_first_again
+        Whether that is a run that continued none, with the rows that it had. It was judged as
+        a first run and is judged so again; with other rows nobody could check what it brings.
     """
-    is_first_again = past is not None and past.earlier_run_id is None
     is_first = is_first_again or not was_published(settings, result.model_name)
     evidence = evidence_of(result, earlier, is_first=is_first, is_fitted=is_fitted)
     if earlier is None:
         # what can be done about it is said by the refusal
         problem = problem_of_current(settings, result.model_name).partition("; ")[0]
+        if past is not None:
+            problem = past.without_earlier
         evidence = evidence._replace(earlier_problem=problem)
     verdict = decide(settings, evidence)
     begin = "published all the same: " if verdict.passed else NOT_PUBLISHED

@@ -84,6 +84,17 @@ class PastRun:
             parameters = {n: v for n, v in parameters.items() if n not in named}
         return resolve(given, environ=environ, config=parameters | dict(config or {}))
 
+    def is_first_again(self, table: Table) -> bool:
+        """Whether it continued no run, and these are the rows that it had."""
+        return self.earlier_run_id is None and not _other_rows(self.facts["input"], table)
+
+    @property
+    def without_earlier(self) -> str:
+        """Say why there is nothing that it can be compared with."""
+        if self.earlier_run_id is None:
+            return f"run {self.run_id} continued no run, and its input has changed since"
+        return f"run {self.run_id} continued run {self.earlier_run_id}, which is not kept"
+
     def differences(self, table: Table, backend: str, *, continues: bool) -> tuple[str, ...]:
         """Say why the same result cannot be expected: other rows, versions or another engine.
 

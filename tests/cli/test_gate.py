@@ -301,6 +301,10 @@ def test_a_first_run_with_limits_is_done_again_as_a_first_run(tmp_path):
     again = gpuseg(tmp_path, "run", "--from-manifest", folder, "--json", "--quiet")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["silhouette"] == json.loads(first.stdout)["silhouette"]
+    customers(200, 2).write_parquet(tmp_path / "customers.parquet")  # nobody knows what they bring
+    refused = gpuseg(tmp_path, "run", "--from-manifest", folder, "--quiet")
+    assert refused.returncode == 3
+    assert "continued no run, and its input has changed since" in refused.stderr
 
 
 def test_a_manifest_alone_says_what_differs(nights, tmp_path):
