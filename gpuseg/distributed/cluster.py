@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import tempfile
 import time
 import warnings
@@ -20,6 +19,7 @@ from gpuseg.distributed.facts import WorkerFacts, check_agreement, worker_facts
 from gpuseg.errors import BackendUnavailableError, ClusterError, GpusegError, SettingsError
 from gpuseg.records import Progress, no_progress
 from gpuseg.settings import Settings
+from gpuseg.tables.staging import StagingFolder
 
 log = logging.getLogger("gpuseg")
 
@@ -250,8 +250,10 @@ def cluster_of(settings: Settings) -> Iterator[Cluster]:
         ) from None
     _hush()
     with contextlib.ExitStack() as stack:
-        scratch = Path(tempfile.mkdtemp(prefix="gpuseg-dask-"))
-        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        # of a run that was killed, the next one removes it
+        folder = StagingFolder(Path(tempfile.gettempdir()))
+        stack.callback(folder.close)
+        scratch = folder.path
         if n_local is None:
             client = _connected(distributed, where, where)
         else:

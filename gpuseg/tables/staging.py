@@ -33,7 +33,7 @@ class StagingFolder:
         remove_leftovers(parent)
         while True:
             self.path = parent / f"{PREFIX}{uuid.uuid4().hex[:12]}"
-            self.path.mkdir()
+            self.path.mkdir(mode=0o700)  # rows are in it
             self._lock = os.open(self.path, os.O_RDONLY)
             # between the two calls somebody may have taken it for a leftover
             if _try_lock(self._lock) and self.path.exists():

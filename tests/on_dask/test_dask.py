@@ -294,6 +294,40 @@ def test_processes_and_files_are_gone_after_an_error():
     assert not there.scratch.exists()
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gpuseg.distributed.cluster import cluster_of
+from gpuseg.settings import resolve
+
+if __name__ == "__main__":
+    with cluster_of(resolve({"dask": "local:1", "backend": "numpy"})) as there:
+        Path(there.scratch, "rows.npy").write_bytes(b"somebody")
+        others = [p for p in there.scratch.parent.glob("*/rows.npy") if p.parent != there.scratch]
+        print(len(others), there.scratch.stat().st_mode & 0o077, flush=True)
+        if sys.argv[1] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_left_the_next_one_removes(tmp_path):
+    script, folder = tmp_path / "run.py", tmp_path / "tmp"
+    script.write_text(KILLED)
+    folder.mkdir()
+
+    def run(end):
+        ran = subprocess.run(
+            [sys.executable, str(script), end], capture_output=True, text=True, cwd=ROOT,
+            env=os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        return ran.returncode, ran.stdout
+
+    assert run("killed") == (-signal.SIGKILL, "0 0\n")
+    assert len(list(folder.glob(".gpuseg-*/rows.npy"))) == 1
+    assert run("ended") == (0, "0 0\n")
+    assert list(folder.glob(".gpuseg-*")) == []
+
+
 def refuse(_part):
     raise DataError("this part cannot be used")
 
