@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -82,7 +83,10 @@ def segment_tree(
         max_depth=max_depth, min_impurity_decrease=_MIN_GAIN, random_state=random_state
     )
     X = np.column_stack([_answers(question) for question in questions])
-    classifier.fit(X, labels if rows is None else labels[rows])
+    with warnings.catch_warnings():
+        # scikit-learn takes many clusters for a mistake: labels that should be numbers
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        classifier.fit(X, labels if rows is None else labels[rows])
     whole = {column.name: column for column in columns}
     grown = _Walk(classifier.tree_, questions, whole, labels).below(0, everywhere, 0)
     return _told(_cut_back(grown, max_depth), labels)

@@ -99,11 +99,11 @@ def keep_run(
             progress=part(progress, 0.5, 1.0),
         )
     with after_publishing():
-        _record_left(folder.path, left)
+        record_left(folder.path, left)
     return result
 
 
-def _record_left(run_dir: Path, marks: Mapping[str, str]) -> None:
+def record_left(run_dir: Path, marks: Mapping[str, str]) -> None:
     """Keep what the places of the outputs hold now; without it the next run does it all again."""
     with contextlib.suppress(OSError):
         replace_file(run_dir / LEFT, json.dumps(dict(marks), indent=1).encode())

@@ -7,14 +7,15 @@ newer than the run is refused; ``model_only`` changes the model and leaves the t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpuseg.errors import ModelError, SettingsError, TableNotFoundError
+from gpuseg.errors import GpusegError, ModelError, SettingsError, TableNotFoundError
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.history import no_model
-from gpuseg.outputs.keeping import content_hash
+from gpuseg.outputs.keeping import LEFT, content_hash, record_left
 from gpuseg.outputs.locking import model_lock
 from gpuseg.outputs.manifest import read_manifest
 from gpuseg.outputs.model_names import check_run_id, model_folder
@@ -26,7 +27,7 @@ from gpuseg.outputs.results import without_own_columns
 from gpuseg.outputs.retention import finished_runs, rollback_run
 from gpuseg.outputs.run_folder import ROWS, has_table, read_kept_table
 from gpuseg.settings import PARAMETERS, Settings
-from gpuseg.tables import Location, Output, locate_warehouse
+from gpuseg.tables import Location, Output, locate_warehouse, mark
 from gpuseg.tables.input import read_input
 
 MODEL_ONLY = "--model-only changes the model and leaves the tables as they are"
@@ -104,7 +105,10 @@ def _promoted(
     if not model_only:
         notes += _left(past, runs_dir, name, current)
         outputs = _outputs(past, runs_dir, name, warehouse)
-    publish_run(runs_dir, name, run_id, outputs, how=how)
+        notes += _changed_since(runs_dir, name, current, outputs)
+    left = publish_run(runs_dir, name, run_id, outputs, how=how)
+    if outputs:
+        record_left(run_dir, left)
     return Republished(
         model_name=name,
         run_id=run_id,
@@ -263,6 +267,35 @@ def _check_in_place(past: PastRun, settings: Settings, destinations: Destination
             f"holds other rows now; they would be lost. {MODEL_ONLY}, and then gpuseg run "
             "--no-force-refit places today's rows with it"
         )
+
+
+def _changed_since(
+    runs_dir: Path, name: str, current: Champion | None, outputs: Mapping[str, Output]
+) -> tuple[str, ...]:
+    """Say which places no longer hold what the current run left there, before they are replaced."""
+    if current is None:
+        return ()
+    run_dir = model_folder(runs_dir, name) / current.run_id
+    try:
+        manifest, left = read_manifest(run_dir), json.loads((run_dir / LEFT).read_bytes())
+    except (OSError, ValueError, GpusegError):
+        return ()  # nobody knows what it left
+    appended = manifest["settings"].get("output_mode") == "append"
+    changed = [
+        f"'{output.location.display}'"
+        for kind, output in outputs.items()
+        if left.get(kind)
+        and output.location.display in _targets(manifest)
+        and mark(output.location, append=appended and kind == ROWS) not in (left[kind], "nothing")
+    ]
+    if not changed:
+        return ()
+    said = (
+        f"{', '.join(changed)} had changed since run {current.run_id} published it: rows that were "
+        "added or changed there since are gone (gpuseg watch or gpuseg assign places new rows "
+        "again)"
+    )
+    return (said,)
 
 
 def _left(past: PastRun, runs_dir: Path, name: str, current: Champion | None) -> tuple[str, ...]:

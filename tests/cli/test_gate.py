@@ -172,6 +172,20 @@ def test_rollback_brings_tables_and_model_back(nights):
     assert history(folder)[1]["is_current"]
 
 
+def test_going_back_says_when_rows_were_added_meanwhile(nights):
+    folder, kept = nights
+    second = json.loads(kept[1][0].stdout)["run_id"]
+    with duckdb.connect(folder / "gpuseg.duckdb") as database:
+        database.execute("INSERT INTO out.segments FROM out.segments LIMIT 3")
+    done = gpuseg(folder, "models", "rollback", "m", "--json")
+    (note,) = json.loads(done.stdout)["notes"]
+    assert f"'out.segments' had changed since run {second} published it" in note
+    # nothing was added since, and going forth and back is no change either
+    for command in (("promote", "m", second), ("rollback", "m")):
+        again = gpuseg(folder, "models", *command, "--json")
+        assert json.loads(again.stdout)["notes"] == []
+
+
 def test_a_refused_run_is_promoted_by_hand_and_taken_back(nights):
     folder, kept = nights
     refused, current = (json.loads(kept[i][0].stdout)["run_id"] for i in (2, 1))

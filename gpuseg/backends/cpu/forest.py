@@ -63,6 +63,8 @@ def fit_forest(
         with warnings.catch_warnings():
             # Few trees leave rows that were in every bag: they are left out of the score.
             warnings.filterwarnings("ignore", message="Some inputs do not have OOB scores")
+            # scikit-learn takes many clusters for a mistake: labels that should be numbers
+            warnings.filterwarnings("ignore", message="The number of unique classes")
             model.fit(fitted_X, fitted_labels)
         progress(grown / n_trees)
     sizes = count_labels(labels, n_clusters)
