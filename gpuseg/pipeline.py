@@ -150,7 +150,7 @@ def _run(
     if keep and model is not None and past is None:
         result = unchanged_result(settings, rows, model, destinations, stages.costs)
         if result is not None:
-            return result
+            return replace(result, warnings=(*rows.warnings, *result.warnings))
     is_fit = keep and model is None
     earlier = earlier_model(settings, rows, past) if is_fit else EarlierModel()
 
@@ -343,6 +343,7 @@ def buckets(
         publish([Output(place_of_table, buckets_table(report))])
     return replace(
         report,
+        warnings=(*table.warnings, *report.warnings),
         output_table=place_of_table.display if place_of_table else None,
         plots=_draw(report, plots) if plots else (),
     )

@@ -39,6 +39,9 @@ def part(progress: Progress, begin: float, end: float) -> Progress:
 
 # -- tables ------------------------------------------------------------------
 
+#: Begins the notes of a reader that may be wrong, and change values then.
+GUESSED = "the encoding of the input was guessed"
+
 
 class RowGroup(NamedTuple):
     """A row group of a Parquet file."""
@@ -109,6 +112,11 @@ class Table:
     notes: tuple[str, ...] = ()
     source: Source | None = None
     left_out: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The notes on which the values depend, and of which the reader was not sure."""
+        return tuple(note for note in self.notes if note.startswith(GUESSED))
 
     @property
     def n_rows(self) -> int:

@@ -174,11 +174,13 @@ def load(
     from gpuseg import pipeline
 
     loaded = pipeline.load(file, table, settings)
+    reporter(settings.log_format).warn(loaded.warnings)
     if as_json:
         emit_json({"table": table, "n_rows": loaded.n_rows, "notes": list(loaded.notes)})
         return
     for note in loaded.notes:
-        reporter(settings.log_format).note(note)
+        if note not in loaded.warnings:
+            reporter(settings.log_format).note(note)
     emit(lambda out: out.write(f"{loaded.n_rows:,} rows in {table}\n"))
 
 

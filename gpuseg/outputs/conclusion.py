@@ -99,7 +99,11 @@ def conclude(
         backend_reason=engine.reason,
         stages=stages,
         n_features=int(features.X.shape[1]),
-        warnings=engine.warnings + _warnings(features, swept, choice, said.explanation) + lost,
+        warnings=(
+            *engine.warnings,
+            *_warnings(table, features, swept, choice, said.explanation),
+            *lost,
+        ),
         tree=said.tree,
         segments=segments,
         max_seconds=settings.max_seconds,
@@ -137,7 +141,7 @@ def conclude_placed(
         backend_reason=engine.reason,
         stages=stages,
         n_features=int(features.X.shape[1]),
-        warnings=(*engine.warnings, *features.warnings),
+        warnings=(*engine.warnings, *_warnings(table, features)),
         segments=model.segments,
         earlier_run_id=_run_id_of(model),
     )
@@ -233,7 +237,9 @@ def _reach(backend: Backend, features: FeatureMatrix, choice: Choice) -> tuple[f
     return tuple(float(np.quantile(d, REACHED)) if len(d) else 0.0 for d in own)
 
 
-def _warnings(*rooms: FeatureMatrix | SweepResult | Choice | Explanation) -> tuple[str, ...]:
+def _warnings(
+    *rooms: Table | FeatureMatrix | SweepResult | Choice | Explanation,
+) -> tuple[str, ...]:
     return tuple(warning for room in rooms for warning in room.warnings)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from gpuseg.backends.cpu.threads import in_threads
 from gpuseg.errors import DataError
 from gpuseg.memory import room
-from gpuseg.records import Progress, no_progress, part
+from gpuseg.records import GUESSED, Progress, no_progress, part
 from gpuseg.tables import exact_types
 from gpuseg.tables.dialect import (
     SAMPLE_BYTES,
@@ -195,7 +195,7 @@ def _finish(
         typed.append(column)
         progress(0.5 + 0.5 * len(typed) / n_columns)
     found = _found(dialect, decimal)
-    return pa.table(typed, names=names), (found, *notes, *_unsure(typed, names, options))
+    return pa.table(typed, names=names), (*found, *notes, *_unsure(typed, names, options))
 
 
 def _finish_in_blocks(
@@ -225,15 +225,19 @@ def _finish_in_blocks(
     first = next(typed())
     table = collected(typed(), first.schema)
     found = _found(dialect, decimal)
-    return table, (found, *notes, *_unsure(table.columns, names, options))
+    return table, (*found, *notes, *_unsure(table.columns, names, options))
 
 
-def _found(dialect: Dialect, decimal: str) -> str:
-    return (
+def _found(dialect: Dialect, decimal: str) -> tuple[str, ...]:
+    encoding = dialect.encoding
+    found = (
         f"CSV: separator {dialect.separator_name}, decimal sign {decimal}, encoding "
-        f"{dialect.encoding.name}, quote {dialect.quote}, "
+        f"{encoding.name}, quote {dialect.quote}, "
         f"{'names in the first line' if dialect.header else 'no line of names'}."
     )
+    if not encoding.is_guess:
+        return (found,)
+    return found, f"{GUESSED} as {encoding.name}; if letters look wrong, give --csv-encoding"
 
 
 def _detected_decimal(rows: pa.Table) -> str:

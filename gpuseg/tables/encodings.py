@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +22,34 @@ _MANY_BYTES = ["cp932", "euc_jp", "gb18030", "big5", "cp949"]
 _WIDE = ["utf_16_le", "utf_16_be"]
 #: Lines that hold foreign letters tell the encoding; this much of them is enough.
 _EVIDENCE_BYTES = 1 << 16
+#: What cp1250 writes in words of Central Europe and cp1252 in no word of Western Europe. Most
+#: bytes are a letter in both, so only their neighbours tell: `ñ` is Spanish before a vowel.
+_CENTRAL = re.compile(
+    rb"(?<=[a-z])[\xb3\xb9\xba\xbe\xbf](?=[a-z])"  # ł ą ş ľ ż: ³ ¹ º ¾ ¿
+    rb"|[\xa3\xaf\xbc](?=[a-z])"  # Ł Ż Ľ: £ ¯ ¼
+    rb"|[\x8a\x8e\x9a\x9e](?=[A-Za-z])|(?<=[A-Za-z])[\x9a\x9e]"  # Š Ž š ž
+    rb"|[\x8c\x9c](?=[b-df-hj-np-tv-z])"  # Ś ś, where œ has a vowel after it
+    rb"|\xf1(?![aeiou\xe0-\xff])|\xf5(?!e)|\xe3(?=[a-df-np-rt-z])"  # ń ő ă: ñ õ ã
+    rb"|[\xc8\xe8](?=[aeiou])|[\xec\xf9](?=[a-z\xe0-\xff])"  # č, and ě ů within a word: è ì ù
+    rb"|[\xd8\xf8](?=[aiou\xe1\xed])|(?<=[\xe1\xe9\xed])[\xe8\xf2\xf8]"  # ř, and č ň: ø è ò
+)
+#: UTF-8 with a few foreign bytes has this many times more letters that are UTF-8.
+_CLEARLY_MORE = 2
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoding under the name for people and the one for the decoder."""
+    """An encoding under the name for people and the one for the decoder.
+
+    Parameters
+    ----------
+    is_guess
+        Whether neither the user nor the file says so.
+    """
 
     name: str
     codec: str
+    is_guess: bool = False
 
     @property
     def is_utf8(self) -> bool:
@@ -63,7 +84,7 @@ def find_encoding(path: Path, given: str | None, n_bytes: int) -> Encoding:
     SettingsError
         If `given` is not an encoding.
     DataError
-        If the bytes are no text.
+        If the bytes are no text, or UTF-8 in most lines and not in others.
     """
     if given:
         return _given(given)
@@ -73,9 +94,11 @@ def find_encoding(path: Path, given: str | None, n_bytes: int) -> Encoding:
         if data.startswith(mark):
             return Encoding(name, "utf8" if codec == "utf-8-sig" else codec)
     utf8 = Encoding("UTF-8", "utf8")
+    complete = len(data) < n_bytes
     try:
-        utf8.decode(data, complete=len(data) < n_bytes)
-    except UnicodeDecodeError:
+        utf8.decode(data, complete=complete)
+    except UnicodeDecodeError as error:
+        _check_not_mixed(path, data, error.start, complete=complete)
         return _detect(path, data)
     return _detect(path, data) if _is_wide(data) else utf8
 
@@ -95,6 +118,19 @@ def _is_wide(data: bytes) -> bool:
     return data.count(0) * 8 > len(data)
 
 
+def _check_not_mixed(path: Path, data: bytes, first_bad: int, *, complete: bool) -> None:
+    """Refuse UTF-8 that has some lines in another encoding: no one encoding reads all of it."""
+    text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(data, complete)
+    n_bad = sum("\udc80" <= letter <= "\udcff" for letter in text)
+    n_good = sum(letter > "\x7f" for letter in text) - n_bad
+    if n_good > _CLEARLY_MORE * n_bad and not _is_wide(data):
+        line = len((data[:first_bad] + b"?").splitlines())
+        raise DataError(
+            f"'{path}', line {line} is not UTF-8, as most other foreign letters in the file are; "
+            "expected one encoding throughout: get the file again, or give --csv-encoding"
+        )
+
+
 def _detect(path: Path, data: bytes) -> Encoding:
     import charset_normalizer  # slow to import, and seldom needed
 
@@ -111,4 +147,18 @@ def _detect(path: Path, data: bytes) -> Encoding:
     # among encodings that read the same text, take the one that is most in use
     same = best.could_be_from_charset
     codec = codecs.lookup("cp1252" if "cp1252" in same else best.encoding).name
-    return Encoding(codec.upper() if codec.startswith("utf") else codec, codec)
+    if codec in ("cp1250", "cp1252"):
+        codec = _western_or_central(evidence, codec)
+    return Encoding(codec.upper() if codec.startswith("utf") else codec, codec, is_guess=True)
+
+
+def _western_or_central(evidence: bytes, detected: str) -> str:
+    """Choose between two encodings that the detector often cannot tell apart; Western in doubt."""
+    n_foreign = sum(byte > 0x7F for byte in evidence)
+    central = 10 * len(_CENTRAL.findall(evidence)) >= n_foreign
+    codec = "cp1250" if central else "cp1252"
+    try:
+        evidence.decode(codec)
+    except UnicodeDecodeError:
+        return detected
+    return codec

@@ -45,6 +45,34 @@ def customers(n: int = 300, seed: int = 0) -> pl.DataFrame:
     )
 
 
+def test_a_guessed_encoding_is_said_to_the_user_and_in_the_report(tmp_path):
+    table = customers().with_columns(city=pl.col("city").replace("Oslo", "Århus"))
+    (tmp_path / "c.csv").write_bytes(table.write_csv().encode("cp1252"))
+    arguments = ("run", "--input-table", "c.csv", "--model-name", "m", "--json")
+    guessed = gpuseg(tmp_path, *arguments)
+    assert guessed.returncode == 0, guessed.stderr
+    [said] = [line for line in guessed.stderr.splitlines() if "was guessed as cp1252" in line]
+    assert said.startswith("warning: ")
+    assert "--csv-encoding" in said
+    [report] = tmp_path.rglob("report.html")
+    assert "was guessed as cp1252" in report.read_text()
+    again = gpuseg(tmp_path, *arguments)  # nothing is left to do, and it is still a guess
+    assert "was guessed as cp1252" in again.stderr
+    given = gpuseg(tmp_path, *arguments, "--csv-encoding", "cp1252")
+    assert given.returncode == 0, given.stderr
+    assert "guessed" not in given.stderr
+
+
+def test_a_file_in_two_encodings_is_refused_in_one_line(tmp_path):
+    rows = "city,a\n" + "Malmö,1\n" * 290
+    (tmp_path / "c.csv").write_bytes(rows.encode() + "Århus,2\n".encode("latin-1") * 10)
+    refused = gpuseg(tmp_path, "run", "--input-table", "c.csv")
+    assert refused.returncode == 2
+    [said] = [line for line in refused.stderr.splitlines() if line.startswith("gpuseg: ")]
+    assert "line 292 is not UTF-8" in said
+    assert "--csv-encoding" in said
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """One run with everything asked for, on a DuckDB table."""

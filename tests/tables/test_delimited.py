@@ -109,6 +109,59 @@ def test_a_foreign_letter_beyond_the_sample_is_found(tmp_path):
     assert "cp1252" in table.notes[0]
 
 
+def with_cities(cities, n=300):
+    """Lines as they come from a shop: one foreign word each, and short."""
+    return "city,a,b\n" + "".join(f"{cities[i % len(cities)]},{i},{i % 7}\n" for i in range(n))
+
+
+@pytest.mark.parametrize(
+    ("cities", "encoding"),
+    [
+        ("São Paulo,Español,Malmö,Besançon,Århus", "cp1252"),
+        ("Köln,Düsseldorf,Großenhain", "cp1252"),
+        ("Logroño,Cádiz,Coruña", "cp1252"),
+        ("København,Tromsø,Nærbø", "cp1252"),
+        ("Forlì,Città,Genève,Nîmes", "cp1252"),
+        ("Łódź,Kraków,Wrocław,Gdańsk,Częstochowa", "cp1250"),
+        ("Plzeň,Třebíč,České Budějovice,Žďár", "cp1250"),
+        ("Győr,Pécs,Székesfehérvár,Nyíregyháza", "cp1250"),
+        ("Bucureşti,Iaşi,Braşov,Timişoara", "cp1250"),
+        ("Čakovec,Varaždin,Poreč,Županja", "cp1250"),
+        ("Москва,Казань,Омск,Новосибирск,Екатеринбург", "cp1251"),
+        ("Αθήνα,Πάτρα,Λάρισα", "cp1253"),
+        ("İstanbul,Şanlıurfa,Eskişehir,Muğla", "cp1254"),
+        ("東京,大阪,札幌", "cp932"),
+        ("北京,上海", "gb18030"),
+    ],
+)
+def test_a_guessed_encoding_keeps_the_cities_and_is_a_warning(tmp_path, cities, encoding):
+    table = read(tmp_path, with_cities(cities.split(",")).encode(encoding))
+    assert set(values(table)["city"]) == set(cities.split(","))
+    [warning] = table.warnings
+    assert f"guessed as {encoding}" in warning
+    assert "--csv-encoding" in warning
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_an_encoding_that_the_file_says_is_no_warning(tmp_path, encoding):
+    assert not read(tmp_path, with_cities(["Malmö"]).encode(encoding)).warnings
+
+
+def test_a_given_encoding_is_no_warning(tmp_path):
+    assert not read(tmp_path, with_cities(["Malmö"]).encode("cp1252"), encoding="cp1252").warnings
+
+
+@pytest.mark.parametrize("n_lines", [290, 40_000])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_utf8_with_foreign_lines_names_the_first(tmp_path, n_lines, end):
+    good = with_cities(["São Paulo", "Malmö", "Łódź"], n_lines)
+    bad = "Español,1,2\nÅrhus,3,4\n" * 5
+    content = good.replace("\n", end).encode() + bad.replace("\n", end).encode("latin-1")
+    with pytest.raises(DataError, match=rf"line {n_lines + 2} is not UTF-8.*--csv-encoding"):
+        read(tmp_path, content)
+    assert values(read(tmp_path, content, encoding="latin-1"))["city"][-1] == "Århus"
+
+
 def test_a_null_character_is_text(tmp_path):
     assert values(read(tmp_path, "a,b\n1,some text with a \0 in it\n"))["b"] == [
         "some text with a \0 in it"
