@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuseg.addresses import check_address
 from gpuseg.errors import SettingsError, did_you_mean
 
 
@@ -208,6 +209,8 @@ class Settings:
         """Refuse what cannot work before anything is read."""
         for parameter in dataclasses.fields(self):
             _check_value(parameter, getattr(self, parameter.name))
+        # also where no table is in the warehouse: the address is written down with the run
+        check_address(self.warehouse)
         if self.min_clusters > self.max_clusters:
             raise SettingsError(
                 f"min_clusters is {self.min_clusters} and max_clusters is {self.max_clusters}; "

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "gpuseg"
 #: Who may import whom: a room imports from its own line or from lines above.
 LAYERS = [
     {"errors", "interrupts", "redaction", "memory"},
+    {"addresses"},
     {"records", "change", "explained"},
     {"settings", "config", "stages", "tables", "backends"},
     {"features", "clustering"},

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 import pyarrow as pa
 
+from gpuseg.addresses import secrets_of
 from gpuseg.errors import DataError, GpusegError, SettingsError, SinkError, SourceError
 from gpuseg.redaction import redact_text
 from gpuseg.tables.adbc_dialect import STANDARD, Dialect, Failure, literal
@@ -196,7 +197,7 @@ class Connection:
         words = _own_words(error)
         meaning = _meaning(self.dialect, sqlstate, words)
         # the database may quote what it was given, and so a password or a customer's value
-        said = meaning.said.format(what=redact_text(words))
+        said = meaning.said.format(what=redact_text(words, secrets_of(self.location.address)))
         where = f"{self._place()}: {said}"
         if meaning.again:
             return LostError(f"{where}; {_ENDINGS[self._failure]}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gpuseg.addresses import check_address
 from gpuseg.errors import SettingsError
 
 DEFAULT_WAREHOUSE = "duckdb:gpuseg.duckdb"
@@ -234,6 +235,7 @@ def _split(argument: str) -> list[str]:
 
 def _warehouse(address: str) -> Location:
     """Return a warehouse as a whole."""
+    check_address(address)
     system, _, rest = address.partition(":")
     if system not in SYSTEMS:
         # what follows the first word may hold a password

@@ -183,10 +183,10 @@ def test_a_wrong_address_is_refused_without_its_options(warehouse, message):
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
-        ("postgresql://ann:p@s/w?o:rd@host:1/db?sslmode=require", "postgresql://ann@host:1/db"),
-        ("postgres://ann:a b@host/db", "postgres://ann@host/db"),
+        ("postgresql://ann:p%40s%2Fw:rd@host:1/db?sslmode=require", "postgresql://ann@host:1/db"),
+        ("postgres://ann:a%20b@host/db", "postgres://ann@host/db"),
         ("postgresql://:pw@host", "postgresql://@host"),
-        ("postgresql://host/db?user=ann@x&password=pw@y", "postgresql://host/db"),
+        ("postgresql://host/db?user=ann%40x&password=pw%40y", "postgresql://host/db"),
         ("adbc:driver?uri=snowflake://u:pw@h&token=t", "adbc:driver"),
     ],
 )
