@@ -78,7 +78,7 @@ def model_lock(runs_dir: Path, name: str, *, wait_seconds: float = 0.0) -> Itera
     """
     folder = model_folder(runs_dir, name)
     path = refuse_link(folder / LOCK)
-    made = [place for place in (folder, runs_dir) if not place.exists()]
+    made = [place for place in (folder, runs_dir, *runs_dir.parents) if not place.exists()]
     until = time.monotonic() + wait_seconds
     with writing(path):
         while (descriptor := _taken(path)) is None:
