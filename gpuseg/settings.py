@@ -332,7 +332,8 @@ def parse(name: str, value: Any) -> Any:
     if kind in (int, float):
         return _parse_number(name, value, kind)
     if not isinstance(value, (str, int, float)) or isinstance(value, bool):
-        raise SettingsError(f"{name} is {value!r}; a text was expected")
+        # not repeated: a list in a config file may hold an address with its password
+        raise SettingsError(f"{name} is a {type(value).__name__}; a text was expected")
     return str(value)
 
 

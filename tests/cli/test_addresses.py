@@ -134,6 +134,9 @@ def test_python_is_refused_as_well():
     with pytest.raises(SettingsError, match="cannot be read") as raised:
         resolve({"warehouse": UNREADABLE[0]})
     assert "LEAK" not in str(raised.value)
+    with pytest.raises(SettingsError, match="warehouse is a list") as raised:
+        resolve({"warehouse": [UNREADABLE[0]]})
+    assert "LEAK" not in str(raised.value)
 
 
 def test_the_secrets_of_an_address_are_known_as_written_and_as_meant():
