@@ -218,7 +218,7 @@ def _check_columns(location: Location, names: Sequence[str]) -> None:
     if not names:
         raise DataError(f"'{location.display}' has no columns")
     if "" in names:
-        raise DataError(f"'{location.display}': column {names.index('') + 1} has no name")
+        raise DataError(f"'{location.display}': column {names.index('') + 1} has no name; give it one")
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise DataError(f"'{location.display}' has two columns called '{twice}'")
