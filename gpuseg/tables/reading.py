@@ -218,7 +218,9 @@ def _check_columns(location: Location, names: Sequence[str]) -> None:
     if not names:
         raise DataError(f"'{location.display}' has no columns")
     if "" in names:
-        raise DataError(f"'{location.display}': column {names.index('') + 1} has no name; give it one")
+        raise DataError(
+            f"'{location.display}': column {names.index('') + 1} has no name; give it one"
+        )
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise DataError(f"'{location.display}' has two columns called '{twice}'")
@@ -239,7 +241,7 @@ def _file_errors(location: Location) -> Iterator[None]:
     except pa.ArrowInvalid as error:
         said = str(error).partition("\n")[0]
         raise DataError(
-            f"'{name}' is no {location.format} file, or a damaged one: {said}"
+            f"'{name}' is no {location.format} file, or a damaged one: {said}; get the file anew"
         ) from None
     except EOFError:
         raise DataError(f"'{name}' ends too early; it is damaged") from None
