@@ -113,10 +113,7 @@ def profiles(
         clusters = _Clusters(sampled, count_labels(sampled, n_clusters))
         notes = (f"profiles describe a fair sample of {most_rows:,} of {len(labels):,} rows",)
     columns = _measured(features, table, clusters, progress)
-    known = {
-        "cluster_id": list(range(n_clusters)),
-        "share": (sizes / len(labels)).tolist(),
-    }
+    known = {"cluster_id": list(range(n_clusters)), "share": (sizes / len(labels)).tolist()}
     table_of_all = _by_cluster([known | column for column in columns], n_clusters)
     booleans = {d.column for d in features.decisions if d.role == "boolean"}
     traits = (

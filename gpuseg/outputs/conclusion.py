@@ -99,11 +99,7 @@ def conclude(
         backend_reason=engine.reason,
         stages=stages,
         n_features=int(features.X.shape[1]),
-        warnings=(
-            *engine.warnings,
-            *_warnings(table, features, swept, choice, said.explanation),
-            *lost,
-        ),
+        warnings=_warnings(engine, table, features, swept, choice, said.explanation) + lost,
         tree=said.tree,
         segments=segments,
         max_seconds=settings.max_seconds,
@@ -141,7 +137,7 @@ def conclude_placed(
         backend_reason=engine.reason,
         stages=stages,
         n_features=int(features.X.shape[1]),
-        warnings=(*engine.warnings, *_warnings(table, features)),
+        warnings=_warnings(engine, table, features),
         segments=model.segments,
         earlier_run_id=_run_id_of(model),
     )
@@ -238,7 +234,7 @@ def _reach(backend: Backend, features: FeatureMatrix, choice: Choice) -> tuple[f
 
 
 def _warnings(
-    *rooms: Table | FeatureMatrix | SweepResult | Choice | Explanation,
+    *rooms: Engine | Table | FeatureMatrix | SweepResult | Choice | Explanation,
 ) -> tuple[str, ...]:
     return tuple(warning for room in rooms for warning in room.warnings)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpuseg.errors import GpusegError, ModelError, SettingsError, TableNotFoundError
+from gpuseg.interrupts import after_publishing
 from gpuseg.outputs.destinations import Destinations
 from gpuseg.outputs.history import no_model
 from gpuseg.outputs.keeping import LEFT, content_hash, record_left
@@ -108,7 +109,8 @@ def _promoted(
         notes += _changed_since(runs_dir, name, current, outputs)
     left = publish_run(runs_dir, name, run_id, outputs, how=how)
     if outputs:
-        record_left(run_dir, left)
+        with after_publishing():
+            record_left(run_dir, left)
     return Republished(
         model_name=name,
         run_id=run_id,
@@ -277,8 +279,8 @@ def _changed_since(
         return ()
     run_dir = model_folder(runs_dir, name) / current.run_id
     try:
-        manifest, left = read_manifest(run_dir), json.loads((run_dir / LEFT).read_bytes())
-    except (OSError, ValueError, GpusegError):
+        manifest, left = read_manifest(run_dir), dict(json.loads((run_dir / LEFT).read_bytes()))
+    except (OSError, ValueError, TypeError, GpusegError):
         return ()  # nobody knows what it left
     appended = manifest["settings"].get("output_mode") == "append"
     changed = [

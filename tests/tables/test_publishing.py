@@ -48,28 +48,6 @@ def hidden():
     return sorted(str(path) for path in Path().rglob(f"{staging.PREFIX}*"))
 
 
-def test_progress_goes_with_the_values_that_are_written(monkeypatch):
-    """Twelve values go to one place and six to the other; a Parquet file comes in groups."""
-    monkeypatch.setattr(files, "GROUP_ROWS", 2)
-    told = []
-    outputs = [
-        Output(locate("six.parquet"), pa.concat_tables([NEW, NEW])),
-        Output(locate("s.three"), NEW),
-    ]
-    publish(outputs, progress=told.append)
-    assert told == pytest.approx([2 / 9, 4 / 9, 6 / 9, 6 / 9, 1.0])
-    assert pq.ParquetFile("six.parquet").num_row_groups == 3
-    assert get("six.parquet") == pa.concat_tables([NEW, NEW]).to_pydict()
-
-
-@pytest.mark.parametrize("place", ["t.parquet", "t.csv", "t.tsv", "t.arrow"])
-def test_a_file_without_rows_keeps_its_columns(place):
-    put(place, OLD.schema.empty_table())
-    found = read_table(locate(place)).arrow
-    assert found.num_rows == 0
-    assert found.column_names == ["a", "b"]
-
-
 @pytest.mark.parametrize("place", PLACES)
 def test_overwrite_and_append(place):
     put(place, OLD)
